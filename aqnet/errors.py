@@ -1,0 +1,96 @@
+"""Errors of aqnet: each states what was expected, what was found and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AqnetError",
+    "ChecksumError",
+    "DataError",
+    "InterruptedRunError",
+    "LeadTimeError",
+    "ManifestError",
+    "ParameterError",
+    "RunError",
+    "StationFileError",
+    "StorageFullError",
+    "StoreError",
+    "TargetExistsError",
+    "explain",
+]
+
+
+class AqnetError(Exception):
+    """Base of every error that aqnet raises on purpose.
+
+    The command line prints the message without a traceback and ends with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class ParameterError(AqnetError):
+    """A notebook parameter is unknown, has the wrong type or is out of range."""
+
+    exit_code = 2
+
+
+class DataError(AqnetError):
+    """Data on disk are missing, damaged or not what was asked for."""
+
+
+class StationFileError(DataError):
+    """A station file does not have the columns or values that it must have."""
+
+
+class ChecksumError(DataError):
+    """A file is not the one its manifest describes."""
+
+
+class ManifestError(DataError):
+    """A manifest does not match its schema."""
+
+
+class StoreError(DataError):
+    """A Zarr store is missing, incomplete or of another version."""
+
+
+class LeadTimeError(DataError):
+    """The data cannot serve the lead time that was asked for."""
+
+
+class TargetExistsError(AqnetError):
+    """Something stands already where a new file or folder should go."""
+
+
+class StorageFullError(AqnetError):
+    """The disk, the quota or the file size limit left no room for a write."""
+
+
+class RunError(AqnetError):
+    """A run failed, or a run folder is not usable."""
+
+
+class InterruptedRunError(RunError):
+    """A run was stopped by Ctrl-C or SIGTERM."""
+
+    exit_code = 130  # 128 + SIGINT, what a shell reports for an interrupted program
+
+
+def explain(problem: str, *, expected: object, found: object, remedy: str) -> str:
+    """Build the message of an error.
+
+    Parameters
+    ----------
+    problem : str
+        What went wrong, naming the file, key or parameter.
+    expected, found : object
+        What should have been there, and what was there (shown with `str`).
+    remedy : str
+        What the reader can do about it.
+
+    Returns
+    -------
+    str
+        Four lines: the problem, then one labelled line each for the others.
+    """
+    return f"{problem}\n  expected: {expected}\n  found:    {found}\n  remedy:   {remedy}"

@@ -1,0 +1,1 @@
+"""Running notebooks: typed parameters, run folders, execution."""

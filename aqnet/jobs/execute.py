@@ -1,0 +1,335 @@
+"""Run a notebook with papermill inside a run folder.
+
+The kernel is this interpreter, whatever kernels are installed. It starts in the notebook's own
+folder (as in JupyterLab and nbdev_test), with the repository root of the caller in AQNET_ROOT
+and the caller's `aqnet` first on its path, so that command and cells use the same code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import nbformat
+import papermill
+import zmq
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+import aqnet
+from aqnet import errors
+from aqnet.errors import AqnetError, InterruptedRunError, ParameterError, RunError, explain
+from aqnet.io import data_root, explain_full_disk, repository_root, runs_root
+from aqnet.jobs.parameters import Parameter, Value, parse_parameters, resolve
+from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder
+
+__all__ = ["run_notebook"]
+
+# Time for a cell to leave its `with` and `finally` blocks after Ctrl-C (a checkpoint of the
+# small models takes under 1 s); then the kernel is killed. SLURM's own grace time is 30 s.
+GRACE_S = 15.0
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "a hang-up"}
+
+
+# ---- the kernel
+
+
+class _Kernel(AsyncKernelManager):
+    """Kernel of this interpreter, which notes itself in `started` so that it can be signalled."""
+
+    started: list[_Kernel]
+    environment: dict[str, str]
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())  # starts sys.executable
+
+    async def start_kernel(self, **options: object) -> None:
+        # jupyter_client before 8.9 has no encryption of the local sockets
+        if self.has_trait("transport_encryption") and zmq.has("curve"):
+            self.transport_encryption = "auto"
+        environment = dict(options.pop("env", None) or os.environ)
+        await super().start_kernel(env=environment | self.environment, **options)
+        self.started.append(self)
+
+    def signal_group(self, number: int) -> None:
+        """Signal the kernel and its workers (jupyter starts it as leader of a session)."""
+        process = getattr(self.provisioner, "process", None)
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, number)
+
+
+def _environment(run: RunFolder) -> dict[str, str]:
+    """What the kernel sees besides the caller's environment: places as absolute paths."""
+    package_parent = str(Path(aqnet.__file__).resolve().parents[1])
+    path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
+    environment = {"PYTHONPATH": path, "AQNET_RUNS": str(run.path.parent)}
+    if os.environ.get("AQNET_DATA"):
+        environment["AQNET_DATA"] = str(data_root())
+    try:
+        environment["AQNET_ROOT"] = str(repository_root())
+    except AqnetError:
+        # Outside a repository only a cell that needs one fails, with the same message.
+        return environment
+    return environment
+
+
+def _kernel_class(run: RunFolder) -> type[_Kernel]:
+    return type("Kernel", (_Kernel,), {"started": [], "environment": _environment(run)})
+
+
+# ---- output
+
+
+class _Tee:
+    """Stream that papermill writes cell output to: terminal and log.txt, as it comes."""
+
+    def __init__(self, echo: Callable[[str], None], log: TextIO):
+        self._echo, self._log = echo, log
+
+    def write(self, text: str) -> None:
+        self._echo(text)
+        self._log.write(text)
+
+    def flush(self) -> None:
+        self._log.flush()
+
+    def log_traceback(self, error: BaseException) -> None:
+        """Write the whole traceback to the log only."""
+        inner = isinstance(error, PapermillExecutionError)
+        lines = error.traceback if inner else traceback.format_exception(error)
+        self._log.write("\n" + _ANSI.sub("", "\n".join(lines)) + "\n")
+
+
+def _echo_stdout(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+# ---- execution in a thread, so that this thread stays free for signals
+
+
+def _papermill(run: RunFolder, notebook: dict, folder: Path, values: dict, **options) -> None:
+    asyncio.set_event_loop(asyncio.new_event_loop())  # a new thread has none
+    with explain_full_disk(run.path):
+        papermill.execute_notebook(
+            nbformat.from_dict(notebook),
+            # papermill formats the path with the parameters
+            str(run.notebook_path).replace("{", "{{").replace("}", "}}"),
+            parameters=values,
+            kernel_name="python3",
+            language="python",
+            cwd=str(folder),
+            progress_bar=False,
+            **options,
+        )
+
+
+def _signal_kernels(kernels: type[_Kernel], number: int) -> None:
+    for kernel in kernels.started:
+        kernel.signal_group(number)
+
+
+@contextmanager
+def _noting_signals() -> Iterator[list[int]]:
+    """Collect stop signals instead of acting on them. nohup's ignored hang-up stays ignored."""
+    received: list[int] = []
+    before = {}
+    for number in _STOPPING:
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        before[number] = signal.signal(number, lambda n, _frame: received.append(n))
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(execution: Future, kernels: type[_Kernel], received: list[int]) -> None:
+    """Wait for the end; on the first signal interrupt the kernel, on the second kill it."""
+    deadline = None
+    while not execution.done():
+        wait([execution], timeout=0.1)
+        if received and deadline is None and kernels.started:
+            deadline = time.monotonic() + GRACE_S
+            _signal_kernels(kernels, signal.SIGINT)
+        late = deadline is not None and time.monotonic() > deadline
+        if late or len(received) > 1:
+            _signal_kernels(kernels, signal.SIGKILL)
+
+
+# ---- the end of a run
+
+
+def _cell_of(notebook: dict, error: BaseException) -> int | None:
+    """Index in the notebook as written: papermill inserts one cell after the parameters."""
+    if not isinstance(error, PapermillExecutionError):
+        return None
+    tags = [cell.get("metadata", {}).get("tags", []) for cell in notebook["cells"]]
+    injected = next(i for i, t in enumerate(tags) if "parameters" in t) + 1
+    return error.cell_index - (error.cell_index >= injected)
+
+
+def _failure(notebook: dict, error: BaseException) -> Failure:
+    if isinstance(error, PapermillExecutionError):
+        message = _ANSI.sub("", error.evalue)
+        return Failure(type=error.ename, message=message, cell=_cell_of(notebook, error))
+    return Failure(type=type(error).__name__, message=str(error))
+
+
+def _exit_code(error: BaseException, name: str) -> int:
+    kind = getattr(errors, name, AqnetError)
+    if isinstance(error, AqnetError):
+        return error.exit_code
+    return kind.exit_code if isinstance(kind, type) and issubclass(kind, AqnetError) else 1
+
+
+def _where(notebook: dict, cell: int | None) -> str:
+    if cell is None:
+        return ""
+    source = "".join(notebook["cells"][cell]["source"]).strip().splitlines()
+    return f" in cell {cell + 1} of {len(notebook['cells'])}, `{(source or [''])[0]:.60}`"
+
+
+def _failed(run: RunFolder, label: str, notebook: dict, error: BaseException) -> RunError:
+    failure = _failure(notebook, error)
+    run.set_status("failed", failure)
+    known = isinstance(getattr(errors, failure.type, None), type)
+    text = failure.message if known else f"{failure.type}: {failure.message}"
+    if isinstance(error, DeadKernelError):
+        text = "the kernel died (out of memory, or killed from outside)"
+    result = RunError(
+        f"{label} failed{_where(notebook, failure.cell)}\n{text}\n"
+        f"traceback: {run.log_path}\nexecuted notebook: {run.notebook_path}"
+    )
+    result.exit_code = _exit_code(error, failure.type)
+    return result
+
+
+def _interrupted(run: RunFolder, label: str, number: int) -> InterruptedRunError:
+    cause = _STOPPING[signal.Signals(number)]
+    run.set_status("interrupted", Failure(type="Interrupted", message=f"stopped by {cause}"))
+    return InterruptedRunError(
+        f"{label} was stopped by {cause}\nrun folder: {run.path}\n"
+        "run the command again to repeat it"
+    )
+
+
+def _close(
+    run: RunFolder, label: str, notebook: dict, error: BaseException | None, received: list[int]
+) -> RunError | None:
+    """Set the final status; return what to raise."""
+    if received:
+        return _interrupted(run, label, received[0])
+    if error is not None:
+        return _failed(run, label, notebook, error)
+    run.set_status("complete")
+    return None
+
+
+def _execute(
+    run: RunFolder, label: str, notebook: dict, folder: Path, values: dict, tee: _Tee
+) -> None:
+    kernels = _kernel_class(run)
+    options = {"kernel_manager_class": kernels, "stdout_file": tee, "stderr_file": tee}
+    with _noting_signals() as received, ThreadPoolExecutor(1, "papermill") as pool:
+        run.set_status("running")
+        execution = pool.submit(_papermill, run, notebook, folder, values, **options)
+        _wait(execution, kernels, received)
+        error = execution.exception()
+        # The status first: on a full disk the log may not take the traceback.
+        stopped = _close(run, label, notebook, error, received)
+        if error is not None:
+            tee.log_traceback(error)
+        if stopped is not None:
+            raise stopped from error
+
+
+# ---- the command
+
+
+def _run_dir_value(parameters: Sequence[Parameter], given: Mapping, label: str) -> None:
+    declared = {p.name: p for p in parameters}.get(RUN_DIR)
+    problem = found = None
+    if declared is None or declared.type != "str":
+        problem, found = f"{label} cannot receive its run folder", "no such parameter"
+    elif given[RUN_DIR] != declared.default:
+        problem, found = f"{RUN_DIR} is set by `aqnet run`", f"{RUN_DIR}={given[RUN_DIR]}"
+    if problem is None:
+        return
+    expected = f'`{RUN_DIR}: str = ""  # run folder, set by aqnet run` in the parameters cell'
+    remedy = "add that line" if declared is None else f"leave {RUN_DIR} out"
+    raise ParameterError(explain(problem, expected=expected, found=found, remedy=remedy))
+
+
+def _read(path: Path) -> tuple[dict, str, list[Parameter]]:
+    """Content, digest and parameters, from the same bytes that are executed."""
+    parameters = parse_parameters(path)
+    content = path.read_bytes()
+    return json.loads(content), hashlib.sha256(content).hexdigest(), parameters
+
+
+def run_notebook(
+    path: str | Path,
+    assignments: Sequence[str] | Mapping[str, Value] = (),
+    files: Sequence[str | Path] = (),
+    root: str | Path | None = None,
+    echo: Callable[[str], None] = _echo_stdout,
+) -> RunFolder:
+    """Execute a notebook with checked parameters in a new run folder.
+
+    Parameters
+    ----------
+    path : path
+        Notebook with one cell tagged `parameters`, which declares `run_dir: str = ""`.
+    assignments, files
+        See `aqnet.jobs.parameters.resolve`.
+    root : path, optional
+        Folder of all runs; `aqnet.io.runs_root()` by default.
+    echo : callable
+        Receives the output of the cells as it comes.
+
+    Returns
+    -------
+    RunFolder
+        Complete run: executed notebook, log, and what the notebook stored.
+
+    Raises
+    ------
+    ParameterError
+        Before anything is created.
+    RunError
+        A cell failed; `exit_code` is that of the cell's error if it was an AqnetError. The
+        folder has status `failed` and the notebook as far as it went.
+    InterruptedRunError
+        SIGINT, SIGTERM or SIGHUP; the kernel is gone and the status is `interrupted`.
+    """
+    path = Path(path)
+    notebook, digest, parameters = _read(path)
+    values = resolve(parameters, files, assignments)
+    _run_dir_value(parameters, values, str(path))
+    root = Path(root) if root is not None else runs_root()
+    run = RunFolder.create(path, values, root, notebook_sha256=digest)
+    echo(f"run folder: {run.path}\n")
+    folder = path.absolute().parent
+    values[RUN_DIR] = str(run.path)
+    with explain_full_disk(run.path), run.log_path.open("w", encoding="utf-8") as log:
+        _execute(run, str(path), notebook, folder, values, _Tee(echo, log))
+    return run

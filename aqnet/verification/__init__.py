@@ -1,0 +1,1 @@
+"""Scores, tests of significance and the report."""

@@ -1,0 +1,251 @@
+"""Run folders: content, identity, status, and finding them again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from aqnet.errors import RunError
+from aqnet.io import sha256_file
+from aqnet.jobs import runs
+from aqnet.jobs.runs import (
+    Failure,
+    RunFolder,
+    git_state,
+    latest_run,
+    list_runs,
+    notebook_label,
+    parameters_hash,
+)
+
+VALUES = {"learning_rate": 1e-4, "hours": [12, 24], "run_dir": "", "name": "a"}
+DIGEST = "0" * 64
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder.create("train/beijing", VALUES, tmp_path)
+
+
+def test_folder_has_the_agreed_name_and_content(run, tmp_path):
+    stamp, *label, digest = run.path.name.split("-")
+    assert run.path.parent == tmp_path
+    assert len(stamp) == 15 and stamp[8] == "T"
+    assert label == ["train", "beijing"] and digest == parameters_hash(VALUES)[:8]
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "checkpoints",
+        "parameters.yaml",
+        "provenance.json",
+        "run.json",
+    ]
+    assert run.record.status == "created" and run.record.schema_version == 1
+    assert run.parameters == {"learning_rate": 1e-4, "hours": [12, 24], "name": "a"}
+    assert run.checkpoints.is_dir() and run.report_path.name == "report.html"
+
+
+def test_parameters_hash_ignores_order_and_run_folder_but_not_types():
+    assert parameters_hash(VALUES) == parameters_hash(dict(reversed(VALUES.items())))
+    assert parameters_hash(VALUES) == parameters_hash(VALUES | {"run_dir": "elsewhere"})
+    assert parameters_hash({"a": 1}) != parameters_hash({"a": 1.0})
+    assert parameters_hash({"a": True}) != parameters_hash({"a": "true"})
+
+
+def test_runs_of_the_same_second_get_different_folders(tmp_path, monkeypatch):
+    moment = runs._now()
+    monkeypatch.setattr(runs, "_now", lambda: moment)
+    made = [RunFolder.create("demo", {}, tmp_path).path.name for _ in range(3)]
+    assert made == [made[0], f"{made[0]}-2", f"{made[0]}-3"]
+
+
+@pytest.mark.parametrize(
+    ("notebook", "label"),
+    [
+        ("nbs/train/beijing.ipynb", "train-beijing"),
+        ("/home/me/aqnet/nbs/evaluate/beijing.ipynb", "evaluate-beijing"),
+        ("nbs/03_stations.ipynb", "03_stations"),
+        ("/elsewhere/my notebook.ipynb", "my-notebook"),
+        ("train/beijing", "train-beijing"),
+        ("train-beijing", "train-beijing"),
+    ],
+)
+def test_notebooks_of_the_same_stem_have_different_labels(notebook, label):
+    assert notebook_label(notebook) == label
+
+
+def test_notebook_is_identified_by_path_and_digest(tmp_path):
+    root = tmp_path / "aqnet"
+    (root / "data_manifests").mkdir(parents=True)
+    (root / "settings.ini").touch()
+    notebook = root / "nbs" / "train" / "beijing.ipynb"
+    notebook.parent.mkdir(parents=True)
+    notebook.write_text("{}")
+    record = RunFolder.create(notebook, {}, tmp_path / "runs").record
+    assert record.notebook_path == "nbs/train/beijing.ipynb"
+    assert record.notebook_sha256 == sha256_file(notebook)
+
+
+def test_status_changes_note_the_time_and_the_reason(run):
+    run.set_status("running")
+    assert run.record.started is not None and run.record.ended is None
+    run.set_status("failed", Failure(type="ValueError", message="boom", cell=3))
+    record = RunFolder.open(run.path).record
+    assert record.status == "failed" and record.error.cell == 3
+    assert record.created <= record.started <= record.ended
+    with pytest.raises(ValueError, match="status"):
+        run.set_status("done")
+    assert run.record.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"status": "done"}, "status:"),
+        ({"schema_version": 2}, "schema_version:"),
+        ({"surprise": 1}, "surprise:"),
+    ],
+)
+def test_a_record_of_another_schema_is_refused(run, change, part):
+    file = run.path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(RunError, match=part):
+        RunFolder.open(run.path)
+
+
+def test_a_folder_without_record_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no such file"):
+        RunFolder.open(tmp_path)
+
+
+def test_provenance_names_versions_machine_and_parameters(run):
+    provenance = run.provenance
+    assert provenance.parameters_sha256 == parameters_hash(VALUES)
+    assert provenance.packages["numpy"] == np.__version__
+    assert all(provenance.packages[name] for name in ("torch", "lightning", "zarr", "papermill"))
+    assert provenance.python.startswith("3.") and provenance.cpu_count >= provenance.cpu_usable >= 1
+    assert provenance.data == {}
+
+
+def test_missing_package_is_recorded_by_name():
+    assert runs._version("no-such-package-of-aqnet") == "not installed"
+
+
+def test_data_are_noted_once_by_digest(run):
+    run.record_data("beijing.zarr", DIGEST)
+    run.record_data("stations.nc", "a" * 64)
+    run.record_data("beijing.zarr", DIGEST)
+    assert run.provenance.data == {"beijing.zarr": DIGEST, "stations.nc": "a" * 64}
+    with pytest.raises(RunError, match=f"expected: {DIGEST}, as before"):
+        run.record_data("beijing.zarr", "b" * 64)
+    with pytest.raises(RunError, match="64 hexadecimal digits"):
+        run.record_data("other", "abc")
+    assert run.provenance.data == {"beijing.zarr": DIGEST, "stations.nc": "a" * 64}
+
+
+def test_metrics_of_numpy_are_stored_as_plain_numbers(run):
+    run.write_metrics({"rmse": np.float32(0.5), "cells": np.arange(3), "tiny": 1e-7, "none": None})
+    assert run.read_metrics() == {"rmse": 0.5, "cells": [0, 1, 2], "tiny": 1e-7, "none": None}
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.array([1.0, np.inf]), object()])
+def test_metrics_that_json_cannot_hold_are_refused_by_name(run, value):
+    with pytest.raises(RunError, match=r"cannot store metrics\.test\.rmse"):
+        run.write_metrics({"test": {"rmse": value}})
+    assert not run.metrics_path.exists()
+    with pytest.raises(RunError, match="the run is created"):
+        run.read_metrics()
+
+
+# ---- git
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.invalid"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_git_state_names_commit_and_changed_files(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a").write_text("1")
+    assert git_state(tmp_path).state == "no commit yet"
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    clean = git_state(tmp_path)
+    assert clean.state == "clean" and len(clean.commit) == 40 and clean.dirty == ()
+    (tmp_path / "a").write_text("2")
+    (tmp_path / "b").write_text("2")
+    dirty = git_state(tmp_path)
+    assert dirty.state == "dirty" and dirty.dirty == (" M a", "?? b")
+    assert dirty.commit == clean.commit
+
+
+def test_missing_git_and_missing_repository_are_recorded_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "not a git repository" in git_state(tmp_path).state
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(tmp_path).state == "git is not installed"
+
+
+# ---- notebooks in JupyterLab
+
+
+def test_a_notebook_in_jupyterlab_makes_and_finishes_its_own_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("AQNET_RUNS", str(tmp_path))
+    run = RunFolder.for_notebook("", "train/beijing", VALUES)
+    assert run.record.started_by == "notebook" and run.record.status == "running"
+    run.finish()
+    assert run.record.status == "complete"
+
+
+def test_under_aqnet_run_the_notebook_opens_its_folder_and_does_not_decide(run):
+    run.set_status("running")
+    same = RunFolder.for_notebook(str(run.path), "train/beijing", VALUES)
+    assert same.path == run.path
+    same.finish()
+    assert run.record.status == "running"
+
+
+# ---- finding runs
+
+
+def make(root, notebook, status):
+    run = RunFolder.create(notebook, {}, root)
+    run.set_status(status)
+    return run
+
+
+def test_runs_are_listed_oldest_first_without_other_folders(tmp_path):
+    made = [make(tmp_path, name, "complete").path for name in ("b", "a", "a")]
+    (tmp_path / "notes").mkdir()
+    (tmp_path / ".b.new-1234").mkdir()
+    (tmp_path / ".b.new-1234" / "run.json").write_text("{}")
+    assert [run.path for run in list_runs(tmp_path)] == made
+    assert list_runs(tmp_path / "none") == []
+
+
+def test_latest_run_is_the_newest_of_that_notebook_and_status(tmp_path):
+    make(tmp_path, "train/beijing", "complete")
+    wanted = make(tmp_path, "train/beijing", "complete")
+    failed = make(tmp_path, "train/beijing", "failed")
+    make(tmp_path, "train/other", "complete")
+    for name in ("train/beijing", "train-beijing", "beijing", "nbs/train/beijing.ipynb"):
+        assert latest_run(tmp_path, name).path == wanted.path
+    assert latest_run(tmp_path, "beijing", status="failed").path == failed.path
+
+
+def test_ambiguous_name_is_refused(tmp_path):
+    train = make(tmp_path, "train/beijing", "complete")
+    make(tmp_path, "evaluate/beijing", "complete")
+    with pytest.raises(RunError, match="evaluate-beijing, train-beijing"):
+        latest_run(tmp_path, "beijing")
+    assert latest_run(tmp_path, "train/beijing").path == train.path
+
+
+def test_no_run_names_the_command_to_make_one(tmp_path):
+    with pytest.raises(RunError, match=r"aqnet run nbs/train/beijing\.ipynb"):
+        latest_run(tmp_path, "train/beijing")
+    make(tmp_path, "train/beijing", "interrupted")
+    with pytest.raises(RunError, match="interrupted\n  remedy:   aqnet run nbs/train/beijing"):
+        latest_run(tmp_path, "train-beijing")
