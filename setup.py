@@ -3,7 +3,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 settings = ConfigParser(delimiters=["="])
 settings.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
@@ -20,7 +20,8 @@ setup(
     description=cfg["description"],
     author=cfg["author"],
     keywords=cfg["keywords"].split(),
-    packages=find_packages(include=["aqnet", "aqnet.*"]),
+    # namespace: the folder of the report's templates holds no Python
+    packages=find_namespace_packages(include=["aqnet", "aqnet.*"], exclude=["*.__pycache__"]),
     package_data={"aqnet": ["verification/templates/*.j2"]},
     install_requires=requirements("requirements"),
     extras_require={"lab": lab, "dev": lab + requirements("dev_requirements")},

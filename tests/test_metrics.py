@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scores import continuous as reference
 
-from aqnet.verification.metrics import ErrorSums, VerificationError
+from aqnet.metrics import ErrorSums, VerificationError
 
 SCORES = ("rmse", "mae", "bias", "correlation")
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from aqnet.model.statistical import SEES
 from aqnet.variables import LEAD_TIMES_H, TARGETS
-from aqnet.verification import figures
-from aqnet.verification.metrics import VerificationError
-from aqnet.verification.report import SEES, TRANSPORT_CAVEAT, ReportContext, render_report
+from aqnet.verification import figures, report
+from aqnet.metrics import VerificationError
+from aqnet.verification.report import TRANSPORT_CAVEAT, ReportContext, render_report
 from aqnet.verification.report import write_report as write
 from aqnet.verification.scores import BASELINES, PLACES, Scorecard, primary_test
 
@@ -121,7 +122,7 @@ def context():
         subtitle="Beijing multi-site data, test year 2016-03-01 to 2017-02-28, hourly",
         primary=primary_test(fake_card(1, PLACES[:1]), test),
         scores=test.table(),
-        sees=SEES,
+        sees=SEES | {"ridge": "station means up to t", "model": "fields up to t"},
         places={
             PLACES[0]: "Ten stations that the gridded analysis uses.",
             PLACES[1]: "Guanyuan (urban) and Dingling (foothills).",
@@ -250,6 +251,26 @@ def test_every_score_of_every_place_is_there():
     assert tables[1][2] == f"{first['rmse']:.1f}" and tables[1][8] == str(first["n"])
 
 
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [
+        ("rmse", lambda v: v.min()),
+        ("mae", lambda v: v.min()),
+        ("bias", lambda v: v[np.abs(v).argmin()]),
+        ("correlation", lambda v: v.max()),
+    ],
+)
+def test_the_best_forecast_of_each_row_is_marked(key, rule):
+    rows = context().scores[context().scores["place"] == PLACES[1]]
+    table = report._score_table(rows, next(s for s in report._SCORES if s[0] == key), "model")
+    for line, (_, part) in zip(
+        table["lines"], rows.groupby(["pollutant", "lead_h"], sort=False), strict=True
+    ):
+        best = part["forecast"].iloc[np.flatnonzero(part[key] == rule(part[key].to_numpy()))]
+        marked = [n for n, c in zip(table["names"], line["cells"], strict=True) if c["best"]]
+        assert marked == list(best)
+
+
 def test_the_summary_says_what_the_numbers_say():
     text, primary = page(), context().primary
     assert f"significantly better in {primary.won} of 24 cells" in text
@@ -261,11 +282,9 @@ def test_the_summary_says_what_the_numbers_say():
 
 
 def test_ties_are_said_to_add_nothing_and_wins_are_not():
-    from aqnet.verification.report import _outcome
-
     cells = [dataclasses.replace(c, verdict="tie") for c in context().primary.cells]
     cells[0] = dataclasses.replace(cells[0], verdict="won")
-    lines = _outcome(dataclasses.replace(context().primary, cells=tuple(cells)))
+    lines = report._outcome(dataclasses.replace(context().primary, cells=tuple(cells)))
     assert lines[1] == "The model wins: PM2.5 at 12 h."
     assert "PM2.5 at 24, 48 and 96 h; PM10 at 12, 24, 48 and 96 h" in lines[2]
     assert len(lines) == 3

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from aqnet.verification.metrics import VerificationError
+from aqnet.metrics import VerificationError
 from aqnet.verification.scores import BASELINES, Scorecard, compare, primary_test
+from aqnet.verification.significance import holm
 
 ASSIMILATED, WITHHELD, GRID = "assimilated stations", "withheld stations", "grid"
 NAMES = (*BASELINES, "ridge", "model")
@@ -193,6 +194,17 @@ def test_primary_test_counts_ties_and_defeats():
     outcome = primary_test(card(seed=1), card(seed=2, noise=equal))
     assert outcome.tied == 4 and outcome.won == outcome.lost == 0
     assert 0 <= outcome.lower <= 4 and (outcome.table()["p_holm"] >= outcome.table()["p"]).all()
+
+
+def test_verdicts_stand_after_holm_over_the_cells():
+    # Noise close to the opponent's: single p-values on both sides of 5 %.
+    outcome = primary_test(card(seed=1), card(seed=2, noise=NOISE | {"model": 9.75}))
+    for cells in (outcome.cells, *outcome.yardsticks.values()):
+        p = np.array([cell.p for cell in cells])
+        adjusted = [cell.p_holm for cell in cells]
+        np.testing.assert_allclose(adjusted, holm(p))
+        assert [cell.verdict == "tie" for cell in cells] == [x >= 0.05 for x in adjusted]
+    assert (holm([cell.p for cell in outcome.cells]) > [cell.p for cell in outcome.cells]).any()
 
 
 def test_a_forecast_compared_with_itself_ties_everywhere():

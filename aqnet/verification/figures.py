@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, withStroke
 
 from aqnet.errors import explain
-from aqnet.verification.metrics import VerificationError
+from aqnet.metrics import VerificationError
 
 __all__ = [
     "LABELS",

@@ -16,29 +16,16 @@ from matplotlib.figure import Figure
 from aqnet.errors import explain
 from aqnet.io import atomic_write_text
 from aqnet.verification import figures
-from aqnet.verification.metrics import VerificationError
+from aqnet.metrics import VerificationError
 from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, CellComparison, PrimaryTest
 
-__all__ = ["SEES", "TRANSPORT_CAVEAT", "ReportContext", "render_report", "write_report"]
+__all__ = ["TRANSPORT_CAVEAT", "ReportContext", "render_report", "write_report"]
 
 TRANSPORT_CAVEAT = (
     "The domain is a box of 80 km. At a wind of 3 m/s air travels 130 km in 12 h and crosses the "
     "box in 7 to 8 h: at every lead time the air over the box has come from outside, where the "
     "model sees nothing. These scores therefore cannot show what transport physics is worth."
 )
-# What each forecast of the standard set may use. t is the init time.
-SEES = {
-    "persistence": "the latest value at or before t, at the same place",
-    "climatology": "day of year and local hour only; fitted on the training years",
-    "damped climatology": "the anomaly about climatology at t, times a factor per lead time "
-    "and pollutant fitted on the training years",
-    "trailing-damped": "as damped climatology, plus the mean anomaly of the 60 days up to t; "
-    "factor fitted on the training years",
-    "ridge": "all pollutants and weather at t as station means, and the statistical forecasts; "
-    "linear weights fitted on the training years",
-    "model": "gridded inputs up to t, calendar of the valid time; fitted on the training years, "
-    "stopped on the validation year",
-}
 _SCORES = (
     ("rmse", "RMSE", figures.UNIT, "lowest"),
     ("mae", "MAE", figures.UNIT, "lowest"),
@@ -67,7 +54,8 @@ class ReportContext:
     scores : DataFrame
         `Scorecard.table()` of the test period.
     sees : mapping of forecast name to str
-        What each forecast may use; one entry for each forecast in `scores`.
+        What each forecast may use; one entry for each forecast in `scores`
+        (`aqnet.model.statistical.SEES` has those of the baselines).
     places : mapping of place to str
         A sentence on each place in `scores`: which stations, which cells.
     episode : EpisodeMaps

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from aqnet.errors import explain
+from aqnet.model.statistical import STATISTICAL
 from aqnet.variables import LEAD_TIMES_H, TARGETS
-from aqnet.verification.metrics import ErrorSums, VerificationError
+from aqnet.metrics import ErrorSums, VerificationError
 from aqnet.verification.significance import bandwidth_h, diebold_mariano, holm, verdict
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 ASSIMILATED, WITHHELD, GRID = PLACES = ("assimilated stations", "withheld stations", "grid")
-BASELINES = ("persistence", "climatology", "damped climatology", "trailing-damped")
+BASELINES = STATISTICAL
 YARDSTICKS = ("ridge",)
 
 

@@ -1,0 +1,126 @@
+# make demo   train and judge a forecast on real measurements
+# make test   everything that .ci/run checks
+# Needs python3.11 with pip, make and git. `make help` lists the rest.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+# The build of torch: a requirement and the package index that serves it; see README, "Builds of torch".
+# The choice of the last `make env` holds until another is given.
+-include $(VENV)/choices.mk
+TORCH ?=
+TORCH_INDEX ?=
+VENV_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PINS := constraints.txt settings.ini pyproject.toml setup.py
+CHOICES := $(TORCH) $(TORCH_INDEX) $(VENV_ARGS)
+STAMP := $(VENV)/installed-$(firstword $(shell echo '$(CHOICES)' | cksum))
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help env data demo test test-slow lab lint docs clean
+
+# $(call step,name,command): run the command between two lines that name it, and time it.
+define step
+@printf '\n== %s\n' '$(1)'; start=$$(date +%s); \
+{ $(2); } || { code=$$?; printf '== %s: FAILED (exit code %s)\n' '$(1)' $$code; exit $$code; }; \
+printf '== %s: %s s\n' '$(1)' $$(( $$(date +%s) - start ))
+endef
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+# ---- environment
+
+env: $(STAMP) ## create .venv from the exact versions in constraints.txt
+
+# pip of $(PYTHON) installs pip into the environment, because Debian's python3.11 has no ensurepip.
+# Other choices start from an empty environment; changed pins update the existing one.
+$(STAMP): $(PINS)
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) here; install Python 3.11, or say where \
+	it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(call step,environment (2 GB; 1 to 3 minutes),$(INSTALL))
+
+define INSTALL
+{ test -e $@ || $(PYTHON) -m venv --clear --without-pip $(VENV_ARGS) $(VENV); } \
+&& printf 'TORCH ?= %s\nTORCH_INDEX ?= %s\nVENV_ARGS ?= %s\n' '$(TORCH)' '$(TORCH_INDEX)' '$(VENV_ARGS)' >$(VENV)/choices.mk \
+&& sed '$(if $(TORCH),/^torch==/d)' constraints.txt >$(VENV)/pins.txt \
+&& $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python install --quiet -c $(VENV)/pins.txt pip setuptools wheel \
+&& $(INSTALL_TORCH) \
+&& $(PIP) install --no-build-isolation -c $(VENV)/pins.txt $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') -e '.[dev]' \
+&& $(PIP) check \
+&& mkdir -p $(VENV)/etc/jupyter \
+&& printf '%s\n' 'from nbdev.clean import clean_jupyter' 'c.ContentsManager.pre_save_hook = clean_jupyter' \
+    >$(VENV)/etc/jupyter/jupyter_server_config.py \
+&& rm -f $(VENV)/installed-* && touch $@
+endef
+
+# First and alone, so that no other index can give another build; the pin accepts any local version.
+INSTALL_TORCH = $(if $(TORCH)$(TORCH_INDEX),$(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') \
+'$(or $(TORCH),$(shell grep '^torch==' constraints.txt))',true)
+
+# ---- data and runs
+
+# The store is rebuilt when it is missing, cannot be opened, or was built from another manifest.
+define BUILD_STORE
+import sys
+from aqnet.cli import main
+from aqnet.data.manifest import load_manifest, resolve_manifest
+from aqnet.data.store import open_store
+from aqnet.errors import StoreError
+from aqnet.io import data_root, sha256_json
+
+path = data_root() / "beijing.zarr"
+try:
+    built_from = open_store(path).group.attrs["manifest_sha256"]
+except StoreError as error:
+    reason = str(error).splitlines()[0]
+else:
+    manifest = load_manifest(resolve_manifest("beijing"))
+    same = built_from == sha256_json(manifest.model_dump(mode="json"))
+    reason = None if same else f"{path} was built from another manifest"
+if reason is None:
+    print(f"{path} is there")
+else:
+    print(f"{reason}: building it", flush=True)
+    main(["data", "beijing", "--force"], prog_name="aqnet")
+endef
+export BUILD_STORE
+
+data: env ## build the Beijing store (40 s, 1.1 GB in data/), unless it is there
+	$(call step,data,$(BIN)/python -c "$$BUILD_STORE")
+
+demo: data ## train and judge the Beijing forecast; ends with the path of the report
+	$(call step,training,$(BIN)/aqnet run nbs/train/beijing.ipynb)
+	$(call step,evaluation,$(BIN)/aqnet run nbs/evaluate/beijing.ipynb)
+	@printf '\nreport: %s\n' "$$(ls -t "$${AQNET_RUNS:-runs}"/*/report.html | head -n 1)"
+
+# ---- checks
+
+# One thread a process: two workers and their kernels share the cores.
+TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest
+
+test: data ## notebooks in sync, clean and executed (all of them), and all tests
+	$(call step,notebooks in sync and clean,$(TEST) -q tests/test_sync.py)
+	$(call step,notebooks executed and tests,$(TEST) -n $(WORKERS) -m "not slow" --durations=15 --ignore=tests/test_sync.py)
+
+test-slow: data ## the heavier tests
+	$(call step,slow tests,$(TEST) -n $(WORKERS) -m slow)
+
+lint: env ## ruff
+	$(BIN)/ruff check .
+
+# ---- for people
+
+lab: env ## JupyterLab on the index notebook
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+docs: env ## the notebooks as a web site in site/ (no network needed)
+	$(call step,documentation,NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html")
+
+clean: ## remove the environment, caches and the site; data/ and runs/ stay
+	rm -rf $(VENV) site .cache dist build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find aqnet tests nbs -name __pycache__ -o -name .ipynb_checkpoints -o -name .last_checked | xargs rm -rf

@@ -1,0 +1,1 @@
+"""Training: preparation on the training split, the Lightning task, the loop and checkpoints."""

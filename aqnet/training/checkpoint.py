@@ -1,0 +1,118 @@
+"""Checkpoints: weights with everything that gives them meaning, readable without pickle."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aqnet.data.normalisation import Normaliser
+from aqnet.errors import explain
+from aqnet.io import atomic_write_bytes
+from aqnet.model.attention import ModelError
+from aqnet.model.forecaster import Forecaster, ForecasterConfig
+from aqnet.model.statistical import StatisticalForecasts
+
+__all__ = ["CHECKPOINT_VERSION", "LoadedForecaster", "load_checkpoint", "save_checkpoint"]
+
+CHECKPOINT_VERSION = 1
+_KEYS = ("version", "config", "state", "normaliser", "normaliser_sha256", "statistical",
+         "chosen", "static", "store_sha256", "residual_variance")
+
+
+class LoadedForecaster:
+    """A forecaster from a checkpoint.
+
+    Attributes
+    ----------
+    model : Forecaster, in evaluation mode
+    normaliser : Normaliser
+    statistical : StatisticalForecasts
+    chosen : (L, 6) array of str
+        Statistical forecast that is corrected, per lead time and pollutant.
+    store_sha256 : str
+        Content of the store it was trained on.
+    """
+
+    def __init__(self, content: dict) -> None:
+        config = ForecasterConfig.model_validate_json(content["config"])
+        arrays = {k: v.numpy() for k, v in content["normaliser"].items() if k != "utc_offset_h"}
+        offset = float(content["normaliser"]["utc_offset_h"])
+        self.normaliser = Normaliser(**arrays, utc_offset_h=offset)
+        if self.normaliser.digest != content["normaliser_sha256"]:
+            raise _unusable("the normaliser is damaged", content["normaliser_sha256"],
+                            self.normaliser.digest)
+        self.statistical = StatisticalForecasts(
+            tuple(config.lead_times_h), content["statistical"].numpy()
+        )
+        self.chosen = np.array(content["chosen"])
+        self.store_sha256 = content["store_sha256"]
+        start = content["state"]["start_weights"].numpy()
+        self.model = Forecaster(config, self.normaliser, content["static"].numpy(), start)
+        self.model.load_state_dict(content["state"], strict=True)
+        self.model.eval()
+
+
+def _unusable(problem: str, expected: object, found: object) -> ModelError:
+    remedy = "train again: aqnet run nbs/train/beijing.ipynb"
+    return ModelError(explain(f"checkpoint: {problem}", expected=expected, found=found,
+                              remedy=remedy))
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: Forecaster,
+    normaliser: Normaliser,
+    statistical: StatisticalForecasts,
+    chosen: np.ndarray,
+    static: np.ndarray,
+    store_sha256: str,
+    residual_variance: np.ndarray,
+) -> None:
+    """Write a checkpoint in one piece; tensors and plain values only.
+
+    Raises
+    ------
+    StorageFullError
+        No room; an older file is untouched.
+    """
+    arrays = {f.name: torch.as_tensor(np.asarray(getattr(normaliser, f.name)))
+              for f in dataclass_fields(normaliser)}
+    content = {
+        "version": CHECKPOINT_VERSION,
+        "config": model.config.model_dump_json(),
+        "state": {k: v.detach().cpu() for k, v in model.state_dict().items()},
+        "normaliser": arrays,
+        "normaliser_sha256": normaliser.digest,
+        "statistical": torch.as_tensor(statistical.weights),
+        "chosen": chosen.tolist(),
+        "static": torch.as_tensor(static),
+        "store_sha256": store_sha256,
+        "residual_variance": torch.as_tensor(residual_variance),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    atomic_write_bytes(path, buffer.getvalue())
+
+
+def load_checkpoint(path: str | Path) -> LoadedForecaster:
+    """Read a checkpoint of `save_checkpoint`.
+
+    Raises
+    ------
+    ModelError
+        No such file, not a checkpoint of this version, or the normaliser does not match its hash.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise _unusable(f"{path} does not exist", "a file", "nothing")
+    content = torch.load(path, weights_only=True, map_location="cpu")
+    if not isinstance(content, dict) or set(content) != set(_KEYS):
+        found = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise _unusable(f"{path} has another layout", sorted(_KEYS), found)
+    if content["version"] != CHECKPOINT_VERSION:
+        raise _unusable(f"{path} is of another version", CHECKPOINT_VERSION, content["version"])
+    return LoadedForecaster(content)

@@ -1,0 +1,176 @@
+"""The training loop: Lightning with averaged weights, progress lines and one checkpoint."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.utils.data import DataLoader, Sampler
+
+from aqnet.data.samples import ForecastSamples, GriddedFields
+from aqnet.errors import RunError, explain
+from aqnet.training.checkpoint import save_checkpoint
+from aqnet.training.config import TrainingConfig
+from aqnet.training.setup import Preparation
+from aqnet.training.task import ForecastTask
+
+__all__ = ["TrainingCurve", "seeded_order", "train"]
+
+_LINE_EVERY_S = 10.0
+
+
+@dataclass
+class TrainingCurve:
+    """Losses per epoch; 1 is the loss of the uncorrected start on the training split.
+
+    Epoch 0 is the model before gradient descent (statistical forecast and regression); its
+    training loss is not measured (NaN).
+    """
+
+    epoch: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+
+    def to_dict(self) -> dict:
+        """For a JSON file; NaN becomes None."""
+        train = [None if np.isnan(v) else v for v in self.train]
+        return {"epoch": self.epoch, "train": train, "validation": self.validation,
+                "best_epoch": self.best_epoch}
+
+
+def seeded_order(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Order of an epoch: a pure function of seed and epoch, the same on every machine."""
+    return np.random.default_rng([seed, epoch]).permutation(indices)
+
+
+class _SeededSampler(Sampler):
+    def __init__(self, indices: np.ndarray, seed: int) -> None:
+        self.indices, self.seed, self.epoch = indices, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self):
+        return iter(seeded_order(self.indices, self.seed, self.epoch).tolist())
+
+
+class _Recorder(L.Callback):
+    """Progress lines, the curve, and the checkpoint of the lowest validation loss.
+
+    Lightning validates the averaged weights (EMAWeightAveraging swaps them in), so what is saved
+    at the end of a validation is what was judged.
+    """
+
+    def __init__(self, echo: Callable[[str], None], save: Callable[[], None]) -> None:
+        self.echo, self.save = echo, save
+        self.curve, self._begin, self._last = TrainingCurve(), 0.0, 0.0
+
+    def on_fit_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._begin = self._last = time.monotonic()
+
+    def on_train_batch_end(self, trainer: L.Trainer, task, outputs, batch, batch_idx) -> None:
+        now = time.monotonic()
+        if now - self._last < _LINE_EVERY_S:
+            return
+        self._last = now
+        done = trainer.global_step / trainer.estimated_stepping_batches
+        left = (now - self._begin) * (1 - done) / done
+        self.echo(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {done:4.0%} done, "
+                  f"batch loss {float(outputs['loss']):.3f}, about {left:.0f} s left")
+
+    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        loss = float(trainer.callback_metrics["val_loss"])
+        if not np.isfinite(loss):
+            raise RunError(explain("the validation loss is not finite", expected="a number",
+                                   found=loss, remedy="lower learning_rate or gradient_clip"))
+        epoch = 0 if trainer.sanity_checking else trainer.current_epoch + 1
+        best = not self.curve.validation or loss < min(self.curve.validation)
+        self.curve.epoch.append(epoch)
+        self.curve.validation.append(loss)
+        if best:
+            self.curve.best_epoch = epoch
+            self.save()
+        self.echo(f"epoch {epoch}: validation loss {loss:.4f}" + (" (best)" if best else ""))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self.curve.train.append(float(trainer.callback_metrics["train_loss"]))
+
+
+def _loader(samples: ForecastSamples, sampler: Sampler | None, size: int) -> DataLoader:
+    return DataLoader(samples, batch_size=size, sampler=sampler, collate_fn=lambda batch: batch,
+                      drop_last=sampler is not None)
+
+
+def _chosen_samples(samples: ForecastSamples, maximum: int) -> np.ndarray:
+    if maximum == 0 or maximum >= len(samples):
+        return np.arange(len(samples))
+    return np.linspace(0, len(samples) - 1, maximum).round().astype(int)
+
+
+def train(
+    fields: GriddedFields,
+    prepared: Preparation,
+    config: TrainingConfig,
+    checkpoint: Path,
+    echo: Callable[[str], None] = print,
+) -> TrainingCurve:
+    """Train in place and keep the weights of the lowest validation loss in `checkpoint`.
+
+    Parameters
+    ----------
+    fields : GriddedFields
+    prepared : Preparation
+        Its model is trained.
+    config : TrainingConfig
+    checkpoint : path
+        Written whole at each new best epoch; epoch 0 is the model before gradient descent.
+    echo : callable
+        Takes progress lines, at least one every 10 s.
+
+    Returns
+    -------
+    TrainingCurve
+
+    Raises
+    ------
+    RunError
+        A loss is not finite.
+    StorageFullError
+        No room for the checkpoint.
+    """
+    leads = prepared.model.config.lead_times_h
+    samples = ForecastSamples(fields, "train", leads)
+    sampler = _SeededSampler(_chosen_samples(samples, config.max_train_samples), config.seed)
+    task = ForecastTask(prepared.model, config, torch.as_tensor(prepared.residual_variance))
+
+    def save() -> None:
+        save_checkpoint(checkpoint, task.model, fields.normaliser, prepared.statistical,
+                        prepared.chosen, fields.static, fields.digest, prepared.residual_variance)
+
+    recorder = _Recorder(echo, save)
+    L.seed_everything(config.seed, verbose=False)
+    trainer = L.Trainer(
+        max_epochs=config.max_epochs, accelerator=config.accelerator, devices=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        gradient_clip_val=config.gradient_clip, num_sanity_val_steps=-1,
+        callbacks=[EMAWeightAveraging(decay=config.ema_decay), recorder],
+    )
+    validation = _loader(ForecastSamples(fields, "validation", leads), None, 512)
+    with warnings.catch_warnings():
+        # The fields are in memory: worker processes would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(task, _loader(samples, sampler, config.batch_size), validation)
+    recorder.curve.train.insert(0, float("nan"))
+    return recorder.curve

@@ -1,0 +1,132 @@
+"""What is fitted before gradient descent: statistical forecasts, their choice, the regression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from aqnet.data.samples import (
+    ForecastSamples,
+    GriddedFields,
+    StationRecords,
+    observed_at,
+)
+from aqnet.metrics import ErrorSums
+from aqnet.model.forecaster import Forecaster, ForecasterConfig
+from aqnet.model.regression import fit_hourly_regression
+from aqnet.model.statistical import (
+    STATISTICAL,
+    StatisticalForecasts,
+    fit_statistical,
+    situation_at,
+)
+from aqnet.training.config import TrainingConfig
+
+__all__ = ["Preparation", "batches", "choose_start", "prepare"]
+
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A forecaster ready for gradient descent, and what it was built from.
+
+    Attributes
+    ----------
+    model : Forecaster
+    statistical : StatisticalForecasts
+        Fitted at the assimilated stations, training split.
+    chosen : (L, 6) array of str
+        Statistical forecast with the lowest RMSE in the validation year, per cell.
+    residual_variance : (L, 6) float64
+        Mean square of the normalised residual of the start, training split [1].
+    """
+
+    model: Forecaster
+    statistical: StatisticalForecasts
+    chosen: np.ndarray
+    residual_variance: np.ndarray
+
+
+def batches(samples: ForecastSamples, size: int = _BATCH) -> Iterator[dict[str, torch.Tensor]]:
+    """All samples of a split in order, in batches."""
+    for start in range(0, len(samples), size):
+        yield samples.__getitems__(range(start, min(start + size, len(samples))))
+
+
+def choose_start(
+    statistical: StatisticalForecasts, stations: StationRecords, validation: ForecastSamples
+) -> np.ndarray:
+    """Index (L, 6) into STATISTICAL: lowest RMSE at the assimilated stations, validation year.
+
+    Choosing among fixed forecasts, like choosing a checkpoint, is what the validation split is
+    for; nothing is fitted on it.
+    """
+    leads = statistical.lead_times_h
+    situation = situation_at(stations.history, validation.rows, leads)
+    truth = observed_at(stations, validation.rows, leads)[..., ~stations.withheld]
+    rmse = []
+    for name in STATISTICAL:
+        sums = ErrorSums(truth.shape[1:3])
+        forecast = statistical(name, situation)[..., ~stations.withheld]
+        known = np.isfinite(forecast)
+        sums.update(np.where(known, forecast, 0.0), np.where(known, truth, np.nan))
+        rmse.append(sums.rmse())
+    return np.argmin(rmse, axis=0)
+
+
+def _residuals(model: Forecaster, samples: ForecastSamples) -> Iterator[dict[str, np.ndarray]]:
+    """Per batch: domain-mean channels, calendar, normalised residual of the start and weights."""
+    for batch in batches(samples):
+        residual = (batch["target"] - model.start(batch)) / model.scale(batch) * batch["weight"]
+        cells = batch["weight"].sum((3, 4))
+        yield {
+            "predictors": model.channels(batch).mean((2, 3)).numpy(),
+            "calendar": batch["calendar"].numpy() * model.config.calendar,
+            "square": residual.square().sum((0, 3, 4)).double().numpy(),
+            "weight": cells.sum(0).double().numpy(),
+            "mean": (residual.sum((3, 4)) / torch.where(cells > 0, cells, torch.nan)).numpy(),
+        }
+
+
+@torch.no_grad()
+def prepare(
+    fields: GriddedFields,
+    stations: StationRecords,
+    model_config: ForecasterConfig,
+    training: TrainingConfig,
+) -> Preparation:
+    """Fit what has a closed form, on the training split, and build the model around it.
+
+    Parameters
+    ----------
+    fields : GriddedFields
+    stations : StationRecords
+    model_config : ForecasterConfig
+    training : TrainingConfig
+        Gives the ridge penalty and the seed of the initial weights.
+    """
+    leads = model_config.lead_times_h
+    train = ForecastSamples(fields, "train", leads)
+    validation = ForecastSamples(fields, "validation", leads)
+    truth = observed_at(stations, train.rows, leads)
+    truth[..., stations.withheld] = np.nan  # a pair without truth is not used in the fit
+    statistical = fit_statistical(
+        stations.history, train.times, truth, leads, fields.splits["train"]
+    )
+    chosen = choose_start(statistical, stations, validation)
+    start = np.take_along_axis(statistical.weights, chosen[None, ..., None], axis=0)[0]
+    torch.manual_seed(training.seed)
+    model = Forecaster(model_config, fields.normaliser, fields.static, start)
+    parts = list(_residuals(model, train))
+    if model_config.linear_part:
+        stack = {k: np.concatenate([p[k] for p in parts]) for k in ("predictors", "calendar", "mean")}
+        weights = fit_hourly_regression(
+            stack["predictors"], stack["calendar"], stack["mean"], training.ridge_penalty
+        )
+        model.set_linear_part(weights)
+    variance = sum(p["square"] for p in parts) / sum(p["weight"] for p in parts)
+    return Preparation(model, statistical, np.array(STATISTICAL)[chosen], variance)

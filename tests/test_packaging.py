@@ -1,0 +1,189 @@
+"""Files for tools: settings, pins, ignore rules, citation, index, and what lies at the top."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from test_structure import ROOT, repository_files, text_of
+
+import aqnet
+
+# Folders of the project, then what tools look for at the top.
+TOP = {"nbs", "aqnet", "slurm", "data_manifests", "tests", "settings.ini", "README.md"} | {
+    ".ci", ".gitignore", "pyproject.toml", "setup.py", "constraints.txt", "Makefile", "mkdocs.yml",
+    "LICENSE", "CHANGELOG.md", "CITATION.cff",
+}  # fmt: skip
+NBDEV_KEYS = {
+    "repo", "lib_name", "version", "min_python", "license", "description", "keywords", "user",
+    "author", "author_email", "branch", "copyright", "language", "status", "title", "nbs_path",
+    "lib_path", "doc_path", "recursive", "readme_nb", "doc_host", "doc_baseurl", "git_url",
+    "requirements", "console_scripts",
+}  # fmt: skip
+REQUIREMENTS = ("requirements", "lab_requirements", "dev_requirements")
+# Built from parts so that this file does not hold what it looks for.
+HOSTS = re.compile("|".join(
+    ("py" + "pi\\.org", "python" + "hosted", "download\\.py" + "torch", "conda\\." + "anaconda",
+     "registry\\." + "npmjs", "file:///" + "opt", "index-url" + r"[ =]+\w+://")
+))  # fmt: skip
+
+
+def settings() -> configparser.SectionProxy:
+    parser = configparser.ConfigParser(delimiters=["="])
+    assert parser.read(ROOT / "settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]
+
+
+def pins() -> dict[str, str]:
+    """Version of each package in constraints.txt; every line must be an exact pin, once."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found: dict[str, str] = {}
+    for line in (line for line in lines if line and not line.startswith("#")):
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)", line)
+        assert match, f"{line!r}: expected NAME==VERSION without a local version"
+        name = canonicalize_name(match[1])
+        assert name not in found, f"{name} is pinned twice"
+        found[name] = match[2]
+    return found
+
+
+def test_settings_are_what_nbdev_needs():
+    cfg = settings()
+    assert set(cfg) >= NBDEV_KEYS
+    assert cfg["lib_path"] == cfg["lib_name"] == "aqnet"
+    # Without them nbdev_clean strips the tag `parameters`, and runs ignore their parameters.
+    assert cfg["allowed_cell_metadata_keys"].split() == ["tags"]
+    assert cfg["clear_all"] == "False"
+    assert cfg["jupyter_hooks"] == "True"
+    assert set(cfg["tst_flags"].split()) == {"notest", "slow", "gpu"}
+
+
+@pytest.mark.parametrize("key", REQUIREMENTS)
+def test_requirements_are_met_by_the_pins(key):
+    wanted = [Requirement(text) for text in settings()[key].split()]
+    known = pins()
+    missing = [r.name for r in wanted if canonicalize_name(r.name) not in known]
+    assert missing == [], "not pinned in constraints.txt"
+    unmet = [str(r) for r in wanted if known[canonicalize_name(r.name)] not in r.specifier]
+    assert unmet == []
+
+
+def test_what_builds_the_package_is_pinned():
+    assert {"pip", "setuptools", "wheel"} <= set(pins())
+    assert pins()["nbdev"].startswith("2."), "nbdev 3 does not read settings.ini"
+
+
+def test_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    versions = {settings()["version"], aqnet.__version__, citation["version"]}
+    assert len(versions) == 1
+    assert f"## {aqnet.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_citation_names_every_data_source():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(citation)
+    cited = {reference["doi"] for reference in citation["references"]}
+    manifest = (ROOT / "data_manifests" / "beijing.yaml").read_text()
+    named = set(re.findall(r"10\.\d{4,}/[A-Za-z0-9._-]*[A-Za-z0-9]", manifest))
+    assert named and named <= cited
+
+
+def test_top_level_holds_nothing_else():
+    names = {path.relative_to(ROOT).parts[0] for path in repository_files()}
+    assert names - TOP == set()
+    assert TOP - names == set()
+
+
+def test_no_file_names_a_package_registry():
+    texts = {path: text_of(path) for path in repository_files()}
+    found = {str(p.relative_to(ROOT)): HOSTS.findall(t) for p, t in texts.items() if t}
+    assert {name: hosts for name, hosts in found.items() if hosts} == {}
+
+
+@pytest.mark.parametrize("text", ["https://py" + "pi.org/simple", "--index-" + "url https://a.b"])
+def test_the_registry_check_sees(text):
+    assert HOSTS.search(text)
+
+
+@pytest.mark.parametrize("folder", ["aqnet", "nbs", "tests", "data_manifests", "slurm", ".ci"])
+def test_git_ignores_no_source(folder):
+    # A rule `data/` without a leading slash also hides aqnet/data.
+    names = [
+        f"{p.relative_to(ROOT)}/new.py"
+        for p in [ROOT / folder, *(ROOT / folder).rglob("*")]
+        if p.is_dir() and "__pycache__" not in p.parts and "checkpoints" not in p.name
+    ]
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", *names], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+
+
+def test_index_links_every_notebook_and_nothing_that_is_missing():
+    index = ROOT / "nbs" / "index.ipynb"
+    cells = json.loads(index.read_text())["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    linked = set(re.findall(r"\]\(([^)]*\.ipynb)\)", text))
+    notebooks = {p for p in repository_files() if p.suffix == ".ipynb" and p != index}
+    assert linked == {str(p.relative_to(index.parent)) for p in notebooks}
+
+
+def test_commands_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()))
+    assert {"demo", "test", "lab", "env"} <= named
+    assert [name for name in named if not re.search(rf"^{name}:", makefile, re.M)] == []
+
+
+def make(*arguments: str, cwd: Path) -> str:
+    done = subprocess.run(["make", "-n", *arguments], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def fresh(tmp_path) -> Path:
+    """What `make env` reads, in a folder without an environment."""
+    for name in ("Makefile", "constraints.txt", "settings.ini", "pyproject.toml", "setup.py"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_make_env_uses_the_pins_and_the_chosen_build_of_torch(fresh):
+    plain = make("env", cwd=fresh)
+    assert "-c .venv/pins.txt" in plain and "--no-deps" not in plain
+    index = make("env", "TORCH_INDEX=INDEX", cwd=fresh)
+    assert f"--no-deps --index-url 'INDEX' 'torch=={pins()['torch']}'" in index
+    other = make("env", "TORCH=torch==2.8.0", cwd=fresh)
+    assert "'torch==2.8.0'" in other and "sed '/^torch==/d' constraints.txt" in other
+
+
+def test_the_choice_of_torch_is_remembered_and_a_new_one_rebuilds(fresh):
+    def stamp(*arguments: str) -> str:
+        return re.findall(r"touch ([\w./-]+)", make("env", *arguments, cwd=fresh))[0]
+
+    chosen = stamp("TORCH=torch==2.8.0")
+    assert chosen != stamp()
+    (fresh / ".venv").mkdir()
+    (fresh / ".venv" / "choices.mk").write_text("TORCH ?= torch==2.8.0\n")
+    assert stamp() == chosen
+    (fresh / chosen).touch()
+    assert "Nothing to be done" in make("env", cwd=fresh)
+    assert "venv --clear" in make("env", "TORCH=", cwd=fresh)
+
+
+def test_ci_runs_the_tests():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    lines = script.read_text().splitlines()
+    assert "set -euo pipefail" in lines
+    assert lines[-1] == "exec make test"
