@@ -13,10 +13,11 @@ VENV_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PINS := constraints.txt settings.ini pyproject.toml setup.py
+PINS := constraints.txt settings.ini pyproject.toml setup.py .ci/jupyter_server_config.py
 CHOICES := $(TORCH) $(TORCH_INDEX) $(VENV_ARGS)
 STAMP := $(VENV)/installed-$(firstword $(shell echo '$(CHOICES)' | cksum))
 WORKERS ?= 2
+LAB_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -52,9 +53,7 @@ define INSTALL
 && $(INSTALL_TORCH) \
 && $(PIP) install --no-build-isolation -c $(VENV)/pins.txt $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') -e '.[dev]' \
 && $(PIP) check \
-&& mkdir -p $(VENV)/etc/jupyter \
-&& printf '%s\n' 'from nbdev.clean import clean_jupyter' 'c.ContentsManager.pre_save_hook = clean_jupyter' \
-    >$(VENV)/etc/jupyter/jupyter_server_config.py \
+&& mkdir -p $(VENV)/etc/jupyter && cp .ci/jupyter_server_config.py $(VENV)/etc/jupyter \
 && rm -f $(VENV)/installed-* && touch $@
 endef
 
@@ -115,8 +114,9 @@ lint: env ## ruff
 
 # ---- for people
 
+# Given as a file, the notebook would make nbs/ the root, and the hook that cleans on saving would find nothing.
 lab: env ## JupyterLab on the index notebook
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb $(LAB_ARGS)
 
 docs: env ## the notebooks as a web site in site/ (no network needed)
 	$(call step,documentation,NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html")

@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
+from aqnet.data.beijing import build_store
 from aqnet.data.manifest import Manifest, load_manifest
+from aqnet.data.splits import Split, splits_of
+from aqnet.data.static import read_static
+from aqnet.data.stations import read_stations
+from aqnet.data.store import AnalysisStore, open_store
+from aqnet.errors import TargetExistsError
+from aqnet.io import data_root
 
 
 @pytest.fixture(scope="session")
 def manifest() -> Manifest:
     """The manifest of the shipped data."""
     return load_manifest(Path(__file__).resolve().parents[1] / "data_manifests" / "beijing.yaml")
+
+
+@pytest.fixture(scope="session")
+def stations(manifest) -> xr.Dataset:
+    """All stations; shared, so copy before changing anything."""
+    return read_stations(manifest)
+
+
+@pytest.fixture(scope="session")
+def static(manifest) -> xr.Dataset:
+    """Elevation and population on the grid."""
+    return read_static(manifest)
+
+
+@pytest.fixture(scope="session")
+def splits(manifest) -> dict[str, Split]:
+    """Training, validation and test split."""
+    return splits_of(manifest)
+
+
+@pytest.fixture(scope="session")
+def store(manifest) -> AnalysisStore:
+    """The store in the data folder, built first if it is not there (40 s)."""
+    path = data_root() / "beijing.zarr"
+    if not path.exists():
+        with suppress(TargetExistsError):  # another pytest worker was faster
+            build_store(manifest, path)
+    return open_store(path)

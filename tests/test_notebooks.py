@@ -29,6 +29,7 @@ TRAINING = [name for name in NOTEBOOKS if name.startswith("nbs/train/")]
 EVALUATION = [name for name in NOTEBOOKS if name.startswith("nbs/evaluate/")]
 # Small enough for a minute on one core, large enough to pass through every cell.
 SMALL_TRAINING = {"max_epochs": 1, "max_train_samples": 64}
+SMALL_EVALUATION = {"stride": 12}
 TRAINING_RUN = "train_run"  # parameter of an evaluation notebook: folder of the run to judge
 executed: set[str] = set()
 
@@ -81,7 +82,7 @@ def test_training_notebook(name, trained):
 @pytest.mark.parametrize("name", EVALUATION)
 def test_evaluation_notebook(name, trained):
     training = trained[NOTEBOOKS[name].stem]
-    assignments = as_assignments({TRAINING_RUN: training.path})
+    assignments = as_assignments(SMALL_EVALUATION | {TRAINING_RUN: training.path})
     run = run_notebook(NOTEBOOKS[name], assignments, root=training.path.parent)
     assert run.record.status == "complete"
     assert run.report_path.stat().st_size > 0

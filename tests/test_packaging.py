@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -145,7 +146,12 @@ def test_commands_of_the_readme_exist():
 
 
 def make(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run(["make", "-n", *arguments], cwd=cwd, capture_output=True, text=True)
+    """What make would run; its own settings must not come through from `make test`."""
+    ours = ("MAKE", "MFLAGS", "TORCH", "VENV", "PYTHON")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    done = subprocess.run(
+        ["make", "-n", *arguments], cwd=cwd, env=clean, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -153,6 +159,7 @@ def make(*arguments: str, cwd: Path) -> str:
 @pytest.fixture
 def fresh(tmp_path) -> Path:
     """What `make env` reads, in a folder without an environment."""
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     for name in ("Makefile", "constraints.txt", "settings.ini", "pyproject.toml", "setup.py"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     return tmp_path

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import pickle
+import zipfile
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from aqnet.data.normalisation import Normaliser
 from aqnet.errors import explain
@@ -38,7 +41,7 @@ class LoadedForecaster:
     """
 
     def __init__(self, content: dict) -> None:
-        config = ForecasterConfig.model_validate_json(content["config"])
+        config = _config_of(content["config"])
         arrays = {k: v.numpy() for k, v in content["normaliser"].items() if k != "utc_offset_h"}
         offset = float(content["normaliser"]["utc_offset_h"])
         self.normaliser = Normaliser(**arrays, utc_offset_h=offset)
@@ -52,7 +55,7 @@ class LoadedForecaster:
         self.store_sha256 = content["store_sha256"]
         start = content["state"]["start_weights"].numpy()
         self.model = Forecaster(config, self.normaliser, content["static"].numpy(), start)
-        self.model.load_state_dict(content["state"], strict=True)
+        _fill(self.model, content["state"])
         self.model.eval()
 
 
@@ -60,6 +63,26 @@ def _unusable(problem: str, expected: object, found: object) -> ModelError:
     remedy = "train again: aqnet run nbs/train/beijing.ipynb"
     return ModelError(explain(f"checkpoint: {problem}", expected=expected, found=found,
                               remedy=remedy))
+
+
+def _config_of(text: str) -> ForecasterConfig:
+    try:
+        return ForecasterConfig.model_validate_json(text)
+    except ValidationError as error:
+        wrong = [".".join(map(str, problem["loc"])) for problem in error.errors()]
+        known = sorted(ForecasterConfig.model_fields)
+        raise _unusable("the configuration is not valid", f"values of {known}",
+                        f"problems with {wrong}") from error
+
+
+def _fill(model: Forecaster, state: dict[str, torch.Tensor]) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if expected != found:
+        differ = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
+        raise _unusable("the weights do not fit the configuration",
+                        {n: expected.get(n) for n in differ}, {n: found.get(n) for n in differ})
+    model.load_state_dict(state)
 
 
 def save_checkpoint(
@@ -98,18 +121,34 @@ def save_checkpoint(
     atomic_write_bytes(path, buffer.getvalue())
 
 
+def _read(path: Path) -> object:
+    """What the file holds: an archive with checksums, of tensors and plain values."""
+    expected = "a checkpoint as save_checkpoint writes it"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        content = None if damaged else torch.load(path, weights_only=True, map_location="cpu")
+    except (zipfile.BadZipFile, pickle.UnpicklingError) as problem:
+        found = f"{type(problem).__name__}: {str(problem).splitlines()[0]}"
+        raise _unusable(f"{path} cannot be read", expected, found) from problem
+    if damaged:
+        raise _unusable(f"{path} cannot be read", expected, f"a wrong checksum of {damaged}")
+    return content
+
+
 def load_checkpoint(path: str | Path) -> LoadedForecaster:
     """Read a checkpoint of `save_checkpoint`.
 
     Raises
     ------
     ModelError
-        No such file, not a checkpoint of this version, or the normaliser does not match its hash.
+        No such file, cut or damaged, not a checkpoint of this version, or the normaliser does
+        not match its hash.
     """
     path = Path(path)
     if not path.is_file():
         raise _unusable(f"{path} does not exist", "a file", "nothing")
-    content = torch.load(path, weights_only=True, map_location="cpu")
+    content = _read(path)
     if not isinstance(content, dict) or set(content) != set(_KEYS):
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise _unusable(f"{path} has another layout", sorted(_KEYS), found)

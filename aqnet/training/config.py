@@ -18,7 +18,7 @@ class TrainingConfig(Config):
     batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    warmup_share: Annotated[float, Field(gt=0, lt=1)] = 0.15  # of all steps, linear rise
+    warmup_share: Annotated[float, Field(gt=0, lt=1)] = 0.15  # of all steps: rise of the rate
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # norm
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99  # per step; judged weights are averages
     ridge_penalty: Annotated[float, Field(gt=0)] = 8000.0

@@ -123,10 +123,8 @@ def prepare(
     model = Forecaster(model_config, fields.normaliser, fields.static, start)
     parts = list(_residuals(model, train))
     if model_config.linear_part:
-        stack = {k: np.concatenate([p[k] for p in parts]) for k in ("predictors", "calendar", "mean")}
-        weights = fit_hourly_regression(
-            stack["predictors"], stack["calendar"], stack["mean"], training.ridge_penalty
-        )
-        model.set_linear_part(weights)
-    variance = sum(p["square"] for p in parts) / sum(p["weight"] for p in parts)
+        z, calendar, mean = (np.concatenate([part[name] for part in parts])
+                             for name in ("predictors", "calendar", "mean"))
+        model.set_linear_part(fit_hourly_regression(z, calendar, mean, training.ridge_penalty))
+    variance = sum(part["square"] for part in parts) / sum(part["weight"] for part in parts)
     return Preparation(model, statistical, np.array(STATISTICAL)[chosen], variance)

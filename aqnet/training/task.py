@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import lightning as L
+import math
+
 import torch
+from lightning import LightningModule
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aqnet.model.forecaster import Forecaster
 from aqnet.training.config import TrainingConfig
@@ -28,8 +31,12 @@ def cell_losses(
     return error.sum((0, 3, 4)), batch["weight"].sum((0, 3, 4))
 
 
-class ForecastTask(L.LightningModule):
-    """Trains a `Forecaster`.
+class ForecastTask(LightningModule):
+    """Trains a `Forecaster`, and judges the moving average of its weights.
+
+    `averaged` is a second model, kept apart from the trained one: what is validated is what is
+    saved. (Lightning's EMAWeightAveraging swaps the averages in and out of one model, and has put
+    the raw weights back by the time `on_validation_end` runs.)
 
     Parameters
     ----------
@@ -45,12 +52,19 @@ class ForecastTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.config = model, config
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.average.requires_grad_(False)
         self.register_buffer("residual_variance", residual_variance.float())
         self._validation: list[tuple[torch.Tensor, torch.Tensor]] = []
 
+    @property
+    def averaged(self) -> Forecaster:
+        """The forecaster with averaged weights."""
+        return self.average.module
+
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Forecast (B, L, 6, H, W), ug/m3."""
-        return self.model(batch)
+        """Forecast (B, L, 6, H, W) of the averaged weights, ug/m3."""
+        return self.averaged(batch)
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
         squares, weights = cell_losses(self.model, batch)
@@ -59,15 +73,18 @@ class ForecastTask(L.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["hours"]))
         return loss
 
+    def on_train_batch_end(self, outputs, batch: dict[str, torch.Tensor], index: int) -> None:
+        self.average.update_parameters(self.model)
+
     def on_validation_epoch_start(self) -> None:
         self._validation = []
 
     def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
-        self._validation.append(cell_losses(self.model, batch))
+        squares, weights = cell_losses(self.averaged, batch)
+        self._validation.append((squares.double(), weights.double()))
 
     def on_validation_epoch_end(self) -> None:
-        squares = torch.stack([s for s, _ in self._validation]).double().sum(0)
-        weights = torch.stack([w for _, w in self._validation]).double().sum(0)
+        squares, weights = map(sum, zip(*self._validation, strict=True))
         loss = (squares / weights / self.residual_variance).mean()
         self.log("val_loss", loss.float(), batch_size=1)
 
@@ -77,10 +94,12 @@ class ForecastTask(L.LightningModule):
             lr=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
         )
+        # OneCycleLR divides by zero where the rise is one step long: plan two steps at least.
+        shortest = math.ceil(2 / self.config.warmup_share)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             self.config.learning_rate,
-            total_steps=self.trainer.estimated_stepping_batches,
+            total_steps=max(self.trainer.estimated_stepping_batches, shortest),
             pct_start=self.config.warmup_share,
         )
         return {

@@ -1,0 +1,155 @@
+"""Forecasts of a split on the real store: who sees what, and that all are judged alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from aqnet.data.history import History
+from aqnet.data.samples import ForecastSamples, load_fields, load_stations
+from aqnet.metrics import VerificationError
+from aqnet.model.forecaster import ForecasterConfig
+from aqnet.training.checkpoint import load_checkpoint, save_checkpoint
+from aqnet.training.config import TrainingConfig
+from aqnet.training.setup import prepare
+from aqnet.variables import TARGETS
+from aqnet.verification.forecasts import (
+    FORECASTS,
+    fields_at,
+    fit_station_ridge,
+    forecast_split,
+)
+from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD
+
+LEADS = (12, 24, 48, 96)
+STRIDE = 97  # a prime to 24: all hours of the day occur
+
+
+@pytest.fixture(scope="module")
+def case(store, splits, manifest, tmp_path_factory):
+    """Fields, stations, an untrained network with its fitted start, and all its forecasts."""
+    torch.set_num_threads(1)
+    fields = load_fields(store, splits)
+    stations = load_stations(store, splits)
+    prepared = prepare(fields, stations, ForecasterConfig(width=16, depth=1), TrainingConfig())
+    path = tmp_path_factory.mktemp("model") / "best.ckpt"
+    save_checkpoint(path, prepared.model, fields.normaliser, prepared.statistical, prepared.chosen,
+                    fields.static, fields.digest, prepared.residual_variance)  # fmt: skip
+    loaded = load_checkpoint(path)
+    start = loaded.model.start_weights.double().numpy()
+    ridge = fit_station_ridge(fields, stations, loaded.statistical, start, 8000.0)
+    common = {
+        "loaded": loaded,
+        "fields": fields,
+        "stations": stations,
+        "ridge": ridge,
+        "grid": manifest.grid_object(),
+        "stride": STRIDE,
+        "echo": lambda line: None,
+    }
+    return common, forecast_split(split="test", on_grid=True, **common)
+
+
+def test_all_forecasts_on_common_pairs(case):
+    _, result = case
+    table = result.card.table()
+    assert set(table["forecast"]) == set(FORECASTS)
+    assert set(table["place"]) == {ASSIMILATED, WITHHELD, GRID}
+    counts = table.groupby(["place", "pollutant", "lead_h"])["n"].nunique()
+    assert (counts == 1).all() and (table["n"] > 0).all()
+
+
+def test_persistence_is_the_last_value_up_to_three_hours_old(case):
+    common, result = case
+    stations = common["stations"]
+    rows = np.searchsorted(stations.times, result.times)
+    for n, row in enumerate(rows):
+        recent = stations.observed[row - 3 : row + 1]  # (4, 6, S)
+        last = np.full(recent.shape[1:], np.nan)
+        for hour in recent:
+            last = np.where(np.isfinite(hour), hour, last)
+        found = result.at_stations["persistence"][n]
+        np.testing.assert_allclose(found, np.broadcast_to(last, found.shape), rtol=1e-4, atol=1e-2)
+
+
+def test_an_untrained_network_adds_nothing(case):
+    _, result = case
+    np.testing.assert_allclose(
+        result.at_stations["model"], result.at_stations["model without network"], atol=1e-2
+    )
+
+
+def test_the_model_at_stations_is_its_field_there(case):
+    common, result = case
+    grid, stations = common["grid"], common["stations"]
+    field, truth, scored = fields_at(common["loaded"], common["fields"], result.times[:2])
+    assert np.isfinite(truth[scored]).all()
+    s = stations.names.index("Guanyuan")
+    y = np.interp(stations.lat[s], grid.lat, np.arange(len(grid.lat)))
+    x = np.interp(stations.lon[s], grid.lon, np.arange(len(grid.lon)))
+    (i, fy), (j, fx) = (divmod(v, 1) for v in (y, x))
+    i, j = int(i), int(j)
+    by_hand = (1 - fy) * ((1 - fx) * field[..., i, j] + fx * field[..., i, j + 1])
+    by_hand = by_hand + fy * ((1 - fx) * field[..., i + 1, j] + fx * field[..., i + 1, j + 1])
+    np.testing.assert_allclose(result.at_stations["model"][:2, ..., s], by_hand, rtol=1e-4)
+
+
+def altered(stations, columns, rows):
+    """Stations whose observations are nonsense at some rows (mask over time) and columns."""
+    observed = stations.observed.copy()
+    observed[np.ix_(rows, np.arange(len(TARGETS)), columns)] = 777.0
+    history = History.build(stations.times, observed, stations.history.climatology)
+    return replace(stations, observed=observed, history=history)
+
+
+def test_withheld_stations_reach_no_forecast_of_another_place(case):
+    common, result = case
+    everywhere = np.ones(len(common["stations"].times), dtype=bool)
+    withheld = np.flatnonzero(common["stations"].withheld)
+    changed = altered(common["stations"], withheld, everywhere)
+    loaded, fields = common["loaded"], common["fields"]
+    start = loaded.model.start_weights.double().numpy()
+    ridge = fit_station_ridge(fields, changed, loaded.statistical, start, 8000.0)
+    other = forecast_split(
+        split="test", on_grid=False, **common | {"stations": changed, "ridge": ridge}
+    )
+    kept = ~changed.withheld
+    assert (other.observed != result.observed).any()
+    np.testing.assert_array_equal(other.at_stations["model"], result.at_stations["model"])
+    # The altered history is built from uncarried values, so gaps differ: compare where both know.
+    mine, theirs = result.at_stations["ridge"][..., kept], other.at_stations["ridge"][..., kept]
+    both = np.isfinite(mine) & np.isfinite(theirs)
+    assert both.mean() > 0.9
+    np.testing.assert_allclose(np.median(np.abs(mine - theirs)[both]), 0.0, atol=1e-6)
+
+
+def test_the_ridge_is_fitted_on_training_hours(case):
+    common, _ = case
+    stations, fields, loaded = common["stations"], common["fields"], common["loaded"]
+    later = stations.times >= fields.splits["validation"].start
+    changed = altered(stations, np.arange(len(stations.names)), later)
+    # Same gaps rule on both sides: no value is carried.
+    before = altered(stations, np.arange(0), later)
+    start = loaded.model.start_weights.double().numpy()
+    fits = [
+        fit_station_ridge(fields, s, loaded.statistical, start, 8000.0).weights
+        for s in (before, changed)
+    ]
+    np.testing.assert_array_equal(*fits)
+
+
+def test_a_checkpoint_of_another_store_is_refused(case):
+    common, _ = case
+    other = replace(common["fields"], digest="0" * 64)
+    with pytest.raises(VerificationError, match="another store"):
+        forecast_split(split="test", on_grid=False, **common | {"fields": other})
+
+
+def test_maps_need_a_sample_at_their_init_time(case):
+    common, _ = case
+    samples = ForecastSamples(common["fields"], "train", LEADS)
+    with pytest.raises(VerificationError, match="no sample"):
+        fields_at(common["loaded"], common["fields"], samples.times[:1])
