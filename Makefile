@@ -65,7 +65,6 @@ INSTALL_TORCH = $(if $(TORCH)$(TORCH_INDEX),$(PIP) install --no-deps $(if $(TORC
 
 # The store is rebuilt when it is missing, cannot be opened, or was built from another manifest.
 define BUILD_STORE
-import sys
 from aqnet.cli import main
 from aqnet.data.manifest import load_manifest, resolve_manifest
 from aqnet.data.store import open_store

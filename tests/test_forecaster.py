@@ -13,11 +13,10 @@ from torch import nn
 from aqnet.data.normalisation import target_channels
 from aqnet.data.samples import ForecastSamples
 from aqnet.model.attention import ModelError
-from aqnet.model.forecaster import (
+from aqnet.model.forecaster import Forecaster, channel_names
+from aqnet.model.layers import (
     ByteDropout,
-    Forecaster,
     VariableTokens,
-    channel_names,
     patchify,
     sincos_position,
     unpatchify,
@@ -235,6 +234,17 @@ def test_channels_by_name():
     torch.testing.assert_close(static.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(static[0].std((1, 2), correction=0), torch.ones(4), rtol=1e-4,
                                atol=0)
+
+
+def test_a_nonsense_value_is_cut_off_before_the_network():
+    model, batch = build(), batch_of("test")
+    forecast = []
+    for spike in (1e5, 1e7):
+        batch["anomaly"][0, DYNAMIC.index("so2"), 2, 2] = spike
+        z = model.channels(batch)
+        assert z.abs().max() == pytest.approx(5.0)
+        forecast.append(model.correction(batch))
+    assert torch.equal(*forecast)
 
 
 def test_context_is_in_physical_units():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from aqnet.data.analysis import carry_forward
 from aqnet.data.history import History
 from aqnet.data.samples import ForecastSamples, load_fields, load_stations
 from aqnet.metrics import VerificationError
@@ -22,7 +23,8 @@ from aqnet.verification.forecasts import (
     fit_station_ridge,
     forecast_split,
 )
-from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD
+from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, primary_test
+from aqnet.verification.selection import ShareTrial, choose_share, try_shares
 
 LEADS = (12, 24, 48, 96)
 STRIDE = 97  # a prime to 24: all hours of the day occur
@@ -101,7 +103,8 @@ def altered(stations, columns, rows):
     """Stations whose observations are nonsense at some rows (mask over time) and columns."""
     observed = stations.observed.copy()
     observed[np.ix_(rows, np.arange(len(TARGETS)), columns)] = 777.0
-    history = History.build(stations.times, observed, stations.history.climatology)
+    carried = carry_forward(observed)[0]
+    history = History.build(stations.times, carried, stations.history.climatology)
     return replace(stations, observed=observed, history=history)
 
 
@@ -119,11 +122,8 @@ def test_withheld_stations_reach_no_forecast_of_another_place(case):
     kept = ~changed.withheld
     assert (other.observed != result.observed).any()
     np.testing.assert_array_equal(other.at_stations["model"], result.at_stations["model"])
-    # The altered history is built from uncarried values, so gaps differ: compare where both know.
-    mine, theirs = result.at_stations["ridge"][..., kept], other.at_stations["ridge"][..., kept]
-    both = np.isfinite(mine) & np.isfinite(theirs)
-    assert both.mean() > 0.9
-    np.testing.assert_allclose(np.median(np.abs(mine - theirs)[both]), 0.0, atol=1e-6)
+    mine, theirs = (r.at_stations["ridge"][..., kept] for r in (result, other))
+    np.testing.assert_array_equal(mine, theirs)
 
 
 def test_the_ridge_is_fitted_on_training_hours(case):
@@ -131,12 +131,10 @@ def test_the_ridge_is_fitted_on_training_hours(case):
     stations, fields, loaded = common["stations"], common["fields"], common["loaded"]
     later = stations.times >= fields.splits["validation"].start
     changed = altered(stations, np.arange(len(stations.names)), later)
-    # Same gaps rule on both sides: no value is carried.
-    before = altered(stations, np.arange(0), later)
     start = loaded.model.start_weights.double().numpy()
     fits = [
         fit_station_ridge(fields, s, loaded.statistical, start, 8000.0).weights
-        for s in (before, changed)
+        for s in (stations, changed)
     ]
     np.testing.assert_array_equal(*fits)
 
@@ -153,3 +151,42 @@ def test_maps_need_a_sample_at_their_init_time(case):
     samples = ForecastSamples(common["fields"], "train", LEADS)
     with pytest.raises(VerificationError, match="no sample"):
         fields_at(common["loaded"], common["fields"], samples.times[:1])
+
+
+def test_shares_are_judged_as_the_evaluation_judges(case):
+    common, _ = case
+    loaded, fields, stations = common["loaded"], common["fields"], common["stations"]
+    grid = common["grid"]
+    half, full = try_shares(loaded.model, loaded.statistical, fields, stations, grid, (0.5, 1.0))
+    card = forecast_split(split="validation", on_grid=False, **common | {"stride": 1}).card
+    test = primary_test(card, card, yardsticks=())
+    ratios = [cell.rmse_model / cell.rmse_opponent for cell in test.cells]
+    # The ridge forecast narrows the common pairs of the evaluation by a few hours.
+    assert full.rmse_ratio == pytest.approx(np.mean(ratios), abs=2e-3)
+    assert abs(full.won - test.won) <= 1 and full.lost == test.lost
+    assert half.rmse_ratio != full.rmse_ratio
+
+
+@pytest.mark.parametrize(
+    ("trials", "share"),
+    [
+        ([ShareTrial(0.5, 3, 0, 0.99), ShareTrial(1.0, 2, 0, 0.95)], 0.5),  # more won
+        ([ShareTrial(0.5, 3, 0, 0.99), ShareTrial(1.0, 3, 0, 0.95)], 1.0),  # lower error
+        ([ShareTrial(0.5, 3, 0, 0.99), ShareTrial(1.0, 5, 1, 0.95)], 0.5),  # none lost first
+    ],
+)
+def test_choice_of_the_share(trials, share):
+    assert choose_share(trials).share == share
+
+
+def test_share_scales_the_correction(case):
+    common, _ = case
+    model = common["loaded"].model
+    batch = ForecastSamples(common["fields"], "test", LEADS).__getitems__([0, 50])
+    with torch.no_grad():
+        try:
+            model.share.fill_(0.25)
+            expected = model.start(batch) + 0.25 * model.scale(batch) * model.correction(batch)
+            torch.testing.assert_close(model(batch), expected.clamp_min(0))
+        finally:
+            model.share.fill_(1.0)

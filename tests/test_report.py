@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from aqnet.metrics import VerificationError
 from aqnet.model.statistical import SEES
 from aqnet.variables import LEAD_TIMES_H, TARGETS
 from aqnet.verification import figures, report
-from aqnet.metrics import VerificationError
 from aqnet.verification.report import TRANSPORT_CAVEAT, ReportContext, render_report
 from aqnet.verification.report import write_report as write
 from aqnet.verification.scores import BASELINES, PLACES, Scorecard, primary_test

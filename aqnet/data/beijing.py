@@ -10,7 +10,13 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from aqnet.data.analysis import MIN_STATIONS, OptimalInterpolation, carry_forward, fit_analysis
+from aqnet.data.analysis import (
+    HEIGHT_DEPENDENT,
+    MIN_STATIONS,
+    OptimalInterpolation,
+    carry_forward,
+    fit_analysis,
+)
 from aqnet.data.manifest import Manifest
 from aqnet.data.splits import splits_of
 from aqnet.data.static import read_static
@@ -37,7 +43,9 @@ class Network:
     """Series of the places that observe one variable, withheld stations left out.
 
     `values` (T, S) float64 in the variable's unit with NaN for missing; `lat`, `lon` (degrees),
-    `elevation_m` (S,); `station` (S,) position in the station file for pollutants, else None.
+    `elevation_m` (S,); `trusted` (T,) bool: hours on which statistics may be fitted. Pressure and
+    temperature are not trusted where `weather_suspect` is set: rounded and noisy readings of the
+    source's last four training months, which would enter the mean differences between sites.
     """
 
     variable: str
@@ -46,6 +54,7 @@ class Network:
     lat: np.ndarray
     lon: np.ndarray
     elevation_m: np.ndarray
+    trusted: np.ndarray
 
 
 def _elevation_at(static: xr.Dataset, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
@@ -71,17 +80,25 @@ def networks_of(stations: xr.Dataset, static: xr.Dataset) -> dict[str, Network]:
         source = used if name in TARGETS else sites
         lat, lon = source["lat"].values, source["lon"].values
         values = source[name].values.astype(np.float64)
-        found[name] = Network(name, times, values, lat, lon, _elevation_at(static, lat, lon))
+        suspect = stations["weather_suspect"].values & (name in HEIGHT_DEPENDENT)
+        height = _elevation_at(static, lat, lon)
+        found[name] = Network(name, times, values, lat, lon, height, ~suspect)
     return found
 
 
 def fit_network(network: Network, manifest: Manifest) -> OptimalInterpolation:
     """Fit the analysis of one variable on the training split of the manifest."""
     train = splits_of(manifest)["train"]
-    rows = train.contains(network.times)
+    rows = train.contains(network.times) & network.trusted
     return fit_analysis(
-        network.variable, network.times[rows], network.values[rows], network.lat, network.lon,
-        network.elevation_m, train, manifest.source_utc_offset_h,
+        network.variable,
+        network.times[rows],
+        network.values[rows],
+        network.lat,
+        network.lon,
+        network.elevation_m,
+        train,
+        manifest.source_utc_offset_h,
     )
 
 
@@ -108,16 +125,18 @@ def analyse_network(
     """
     values, age = carry_forward(network.values, 3 if carry else 0)
     lat2d, lon2d = np.meshgrid(static["lat"].values, static["lon"].values, indexing="ij")
-    field, ratio = oi(network.times, values, lat2d.ravel(), lon2d.ravel(),
-                      static["elevation"].values.ravel())
+    field, ratio = oi(
+        network.times, values, lat2d.ravel(), lon2d.ravel(), static["elevation"].values.ravel()
+    )
     low, high = _CLIP.get(network.variable, (-np.inf, np.inf))
     shape = (-1, *lat2d.shape)
     field = np.clip(field, low, high).reshape(shape).astype(np.float32)
     return field, ratio.reshape(shape).astype(np.float32), age
 
 
-def _analyse_all(manifest: Manifest, stations: xr.Dataset, static: xr.Dataset,
-                 progress: Progress) -> dict[str, np.ndarray]:
+def _analyse_all(
+    manifest: Manifest, stations: xr.Dataset, static: xr.Dataset, progress: Progress
+) -> dict[str, np.ndarray]:
     networks = networks_of(stations, static)
     kinds = {"inputs": (DYNAMIC, True), "targets": (TARGETS, False)}
     steps, done = sum(len(names) for names, _ in kinds.values()), 0
@@ -129,7 +148,8 @@ def _analyse_all(manifest: Manifest, stations: xr.Dataset, static: xr.Dataset,
         for v, name in enumerate(names):
             progress(f"analysing {kind}: {name}", done / steps)
             field[:, v], ratio[:, v], _ = analyse_network(
-                fitted[name], networks[name], static, carry=carry)
+                fitted[name], networks[name], static, carry=carry
+            )
             done += 1
         arrays |= {kind: field, f"{kind}_error_ratio": ratio}
     arrays["inputs_valid"] = np.isfinite(arrays["inputs"]).all(axis=(2, 3))
@@ -138,8 +158,12 @@ def _analyse_all(manifest: Manifest, stations: xr.Dataset, static: xr.Dataset,
 
 def _static_fields(static: xr.Dataset) -> np.ndarray:
     lat2d, lon2d = np.meshgrid(static["lat"].values, static["lon"].values, indexing="ij")
-    known = {"lat2d": lat2d, "lon2d": lon2d, "elevation": static["elevation"].values,
-             "population": static["population"].values}
+    known = {
+        "lat2d": lat2d,
+        "lon2d": lon2d,
+        "elevation": static["elevation"].values,
+        "population": static["population"].values,
+    }
     return np.stack([known[name] for name in STATIC]).astype(np.float32)
 
 
@@ -149,7 +173,8 @@ def _station_arrays(stations: xr.Dataset, static: xr.Dataset) -> dict[str, np.nd
     return {
         "station_values": np.stack([stations[name].values for name in TARGETS], axis=-1),
         "station_input_age_h": np.stack([carry_forward(v)[1] for v in every], axis=-1),
-        "station_lat": lat, "station_lon": lon,
+        "station_lat": lat,
+        "station_lon": lon,
         "station_elevation": _elevation_at(static, lat, lon),
     }
 
@@ -161,18 +186,27 @@ def _attributes(manifest: Manifest, stations: xr.Dataset, digests: dict[str, str
         "manifest": manifest.name,
         "manifest_sha256": sha256_json(manifest.model_dump(mode="json")),
         "array_sha256": digests,
-        "variables": list(DYNAMIC), "targets": list(TARGETS), "static_variables": list(STATIC),
+        "variables": list(DYNAMIC),
+        "targets": list(TARGETS),
+        "static_variables": list(STATIC),
         "units": {name: VARIABLES[name].unit for name in (*DYNAMIC, *STATIC)},
         "stations": [str(name) for name in stations["station"].values],
         "withheld": [bool(flag) for flag in stations["withheld"].values],
         "utc_offset_h": manifest.source_utc_offset_h,
         "min_stations": MIN_STATIONS,
-        "licence": manifest.licence, "attribution": manifest.attribution, "doi": manifest.doi,
+        "licence": manifest.licence,
+        "attribution": manifest.attribution,
+        "doi": manifest.doi,
     }
 
 
-def build_store(manifest: Manifest, out: Path, *, force: bool = False,
-                progress: Progress = lambda step, share: None) -> Path:
+def build_store(
+    manifest: Manifest,
+    out: Path,
+    *,
+    force: bool = False,
+    progress: Progress = lambda step, share: None,
+) -> Path:
     """Build the hourly gridded store of a station manifest, whole or not at all.
 
     Parameters
@@ -209,7 +243,8 @@ def build_store(manifest: Manifest, out: Path, *, force: bool = False,
         arrays |= _station_arrays(stations, static)
         arrays |= {
             "time": stations["time"].values.astype("datetime64[h]").astype(np.int64),
-            "lat": static["lat"].values, "lon": static["lon"].values,
+            "lat": static["lat"].values,
+            "lon": static["lon"].values,
             "static": _static_fields(static),
         }
         _write(draft, arrays, manifest, stations, progress)
@@ -217,8 +252,13 @@ def build_store(manifest: Manifest, out: Path, *, force: bool = False,
     return Path(out)
 
 
-def _write(folder: Path, arrays: dict[str, np.ndarray], manifest: Manifest, stations: xr.Dataset,
-           progress: Progress) -> None:
+def _write(
+    folder: Path,
+    arrays: dict[str, np.ndarray],
+    manifest: Manifest,
+    stations: xr.Dataset,
+    progress: Progress,
+) -> None:
     group = zarr.create_group(folder, zarr_format=3, overwrite=True)
     total = sum(values.nbytes for values in arrays.values())
     done, digests = 0, {}

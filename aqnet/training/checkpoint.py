@@ -19,7 +19,13 @@ from aqnet.model.attention import ModelError
 from aqnet.model.forecaster import Forecaster, ForecasterConfig
 from aqnet.model.statistical import StatisticalForecasts
 
-__all__ = ["CHECKPOINT_VERSION", "LoadedForecaster", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "CHECKPOINT_VERSION",
+    "LoadedForecaster",
+    "load_checkpoint",
+    "save_checkpoint",
+    "set_share",
+]
 
 CHECKPOINT_VERSION = 1
 _KEYS = ("version", "config", "state", "normaliser", "normaliser_sha256", "statistical",
@@ -116,9 +122,30 @@ def save_checkpoint(
         "store_sha256": store_sha256,
         "residual_variance": torch.as_tensor(residual_variance),
     }
+    _write(path, content)
+
+
+def _write(path: str | Path, content: dict) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     atomic_write_bytes(path, buffer.getvalue())
+
+
+def set_share(path: str | Path, share: float) -> None:
+    """Set the share of the correction that a stored forecaster applies, 0 to 1.
+
+    Raises
+    ------
+    ModelError
+        The share is outside [0, 1], or the file is not a checkpoint.
+    """
+    if not 0 <= share <= 1:
+        raise ModelError(explain("no share of a correction", expected="a number from 0 to 1",
+                                 found=share, remedy="correct `correction_share`"))
+    load_checkpoint(path)
+    content = _read(Path(path))
+    content["state"]["share"] = torch.tensor(float(share))
+    _write(path, content)
 
 
 def _read(path: Path) -> object:

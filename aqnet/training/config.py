@@ -20,7 +20,7 @@ class TrainingConfig(Config):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     warmup_share: Annotated[float, Field(gt=0, lt=1)] = 0.15  # of all steps: rise of the rate
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # norm
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99  # per step; judged weights are averages
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995  # per step; judged weights are averages
     ridge_penalty: Annotated[float, Field(gt=0)] = 8000.0
     max_train_samples: Annotated[int, Field(ge=0)] = 0  # 0: all; else evenly spread over the split
     seed: Annotated[int, Field(ge=0)] = 0

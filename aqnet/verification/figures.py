@@ -248,7 +248,9 @@ def draw_rmse_against_lead(scores: pd.DataFrame, model: str = "model") -> Figure
     for axes in panels[len(pollutants) :]:
         axes.set_visible(False)
     handles = [Line2D([], [], **style_of(name, names, model), label=name) for name in names]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(len(names), 4), frameon=False
+    )
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Forecasts of a split: the model and everything it is compared with, at stations and on the grid."""
+"""Forecasts of a split, of the model and its rivals, at stations and on the grid."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _model_fields(
     start, scale = model.start(batch), model.scale(batch)
     calendar = batch["calendar"] * model.config.calendar
     linear = model.linear_part(model.channels(batch), calendar) * model.config.linear_part
-    plain = (start + scale * linear).clamp_min(0).expand_as(start)
+    plain = (start + model.share * scale * linear).clamp_min(0).expand_as(start)
     return {MODEL: model(batch).numpy(), WITHOUT_NETWORK: plain.numpy()}
 
 
@@ -268,7 +268,7 @@ def forecast_split(
     _check_store(loaded, fields)
     leads = loaded.statistical.lead_times_h
     samples = ForecastSamples(fields, split, leads)
-    samples.rows = samples.rows[::stride]
+    samples.rows, samples.times = samples.rows[::stride], samples.times[::stride]
     card = Scorecard(FORECASTS, leads)
     parts: list[dict[str, np.ndarray]] = []
     for done, part in _parts(loaded, fields, stations, ridge, grid, samples, card, on_grid):
@@ -336,8 +336,12 @@ def fields_at(
     wanted = rows_of(fields.history.times, init_times)
     if missing := sorted(set(wanted.tolist()) - set(samples.rows.tolist())):
         found = [str(fields.history.times[row]) for row in missing]
-        message = explain("no sample at these init times", expected="init times of the test split "
-                          "with valid inputs", found=found, remedy="choose other times")  # fmt: skip
+        message = explain(
+            "no sample at these init times",
+            expected="init times of the test split with valid inputs",
+            found=found,
+            remedy="choose other times",
+        )
         raise VerificationError(message)
     index = np.searchsorted(samples.rows, wanted)
     batch = samples.__getitems__(index)

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from aqnet.errors import explain
 from aqnet.io import atomic_write_text
-from aqnet.verification import figures
 from aqnet.metrics import VerificationError
+from aqnet.verification import figures
 from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, CellComparison, PrimaryTest
 
 __all__ = ["TRANSPORT_CAVEAT", "ReportContext", "render_report", "write_report"]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from aqnet.errors import explain
+from aqnet.metrics import ErrorSums, VerificationError
 from aqnet.model.statistical import STATISTICAL
 from aqnet.variables import LEAD_TIMES_H, TARGETS
-from aqnet.metrics import ErrorSums, VerificationError
 from aqnet.verification.significance import bandwidth_h, diebold_mariano, holm, verdict
 
 __all__ = [

@@ -49,7 +49,9 @@ def _start_and_correction(
         start, correction = model.start(batch), model.scale(batch) * model.correction(batch)
         both = (start, correction.expand_as(start))
         parts.append([sample_at_stations(grid, stations, x.numpy()) for x in both])
-    start, correction = (np.concatenate(part)[..., ~stations.withheld] for part in zip(*parts, strict=True))
+    start, correction = (
+        np.concatenate(part)[..., ~stations.withheld] for part in zip(*parts, strict=True)
+    )
     return start, correction
 
 

@@ -23,8 +23,12 @@ __all__ = ["episode_maps", "places_text", "report_context", "station_series", "t
 def _lead(loaded: LoadedForecaster, lead_h: int) -> int:
     leads = loaded.statistical.lead_times_h
     if lead_h not in leads:
-        message = explain("no forecast of this lead time", expected=f"one of {list(leads)} h",
-                          found=f"{lead_h} h", remedy="choose episode_lead_h among them")
+        message = explain(
+            "no forecast of this lead time",
+            expected=f"one of {list(leads)} h",
+            found=f"{lead_h} h",
+            remedy="choose episode_lead_h among them",
+        )
         raise VerificationError(message)
     return leads.index(lead_h)
 
@@ -80,15 +84,19 @@ def station_series(
     valid = test.times + np.timedelta64(lead_h, "h")
     rows = np.flatnonzero((valid >= start) & (valid <= end))
     if rows.size == 0:
-        message = explain("no forecast in the period of the time series",
-                          expected=f"valid times between {valid[0]} and {valid[-1]}",
-                          found=f"{start} to {end}", remedy="choose another period")
+        message = explain(
+            "no forecast in the period of the time series",
+            expected=f"valid times between {valid[0]} and {valid[-1]}",
+            found=f"{start} to {end}",
+            remedy="choose another period",
+        )
         raise VerificationError(message)
     observed = test.observed[rows, lead, p]
     counts = np.where(stations.withheld, -1, np.isfinite(observed).sum(axis=0))
     chosen = [int(counts.argmax()), *np.flatnonzero(stations.withheld).tolist()]
-    baseline = next(c.opponent for c in primary.cells
-                    if (c.pollutant, c.lead_h) == (pollutant, lead_h))
+    baseline = next(
+        c.opponent for c in primary.cells if (c.pollutant, c.lead_h) == (pollutant, lead_h)
+    )
     kinds = {True: "withheld from the analysis", False: "assimilated"}
     return [
         StationSeries(
@@ -104,8 +112,13 @@ def training_curve(curve: Mapping) -> TrainingCurve:
     """From the `curve` that a training run writes into its metrics."""
     train = [np.nan if v is None else v for v in curve["train"]]
     label = "loss relative to the statistical start on the training split [1]"
-    return TrainingCurve(np.array(curve["epoch"]), np.array(train, dtype=float),
-                         np.array(curve["validation"]), label, curve["best_epoch"])
+    return TrainingCurve(
+        np.array(curve["epoch"]),
+        np.array(train, dtype=float),
+        np.array(curve["validation"]),
+        label,
+        curve["best_epoch"],
+    )
 
 
 def places_text(stations: StationRecords, fields: GriddedFields) -> dict[str, str]:
@@ -164,8 +177,8 @@ def report_context(
     first, last = str(test.times[0])[:10], str(test.times[-1])[:10]
     return ReportContext(
         title="Air-quality forecasts for Beijing, 12 to 96 hours ahead",
-        subtitle=f"{manifest.title}. Test year: forecasts made hourly from {first} to {last} (UTC). "
-        f"Data: {manifest.attribution} ({manifest.licence}).",
+        subtitle=f"{manifest.title}. Test year: forecasts made hourly from {first} to {last} "
+        f"(UTC). Data: {manifest.attribution} ({manifest.licence}).",
         primary=primary,
         scores=test.card.table(),
         sees=sees,
