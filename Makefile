@@ -63,28 +63,26 @@ INSTALL_TORCH = $(if $(TORCH)$(TORCH_INDEX),$(PIP) install --no-deps $(if $(TORC
 
 # ---- data and runs
 
+# torch's threads wait without spinning: on two cores with anything else running, a training step
+# of 0.12 s took 0.57 s with spinning threads.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 # The store is rebuilt when it is missing, cannot be opened, or was built from another manifest.
 define BUILD_STORE
 from aqnet.cli import main
 from aqnet.data.manifest import load_manifest, resolve_manifest
 from aqnet.data.store import open_store
 from aqnet.errors import StoreError
-from aqnet.io import data_root, sha256_json
+from aqnet.io import data_root
 
 path = data_root() / "beijing.zarr"
 try:
-    built_from = open_store(path).group.attrs["manifest_sha256"]
+    open_store(path, load_manifest(resolve_manifest("beijing")))
 except StoreError as error:
-    reason = str(error).splitlines()[0]
-else:
-    manifest = load_manifest(resolve_manifest("beijing"))
-    same = built_from == sha256_json(manifest.model_dump(mode="json"))
-    reason = None if same else f"{path} was built from another manifest"
-if reason is None:
-    print(f"{path} is there")
-else:
-    print(f"{reason}: building it", flush=True)
+    print(f"{str(error).splitlines()[0]}: building it", flush=True)
     main(["data", "beijing", "--force"], prog_name="aqnet")
+else:
+    print(f"{path} is there")
 endef
 export BUILD_STORE
 

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aqnet.data.analysis import (
+    MIN_FIT_HOURS,
     MIN_STATIONS,
     RULES,
     Covariance,
@@ -196,10 +197,19 @@ def test_a_covariance_of_the_model_is_found_again(common, local, length, nugget)
 
 
 def test_empirical_covariance_uses_common_hours_alone():
-    departures = np.array([[1.0, 2, np.nan], [3, np.nan, np.nan], [-1, 4, np.nan], [np.nan, 5, 1]])
-    found = empirical_covariance(departures)
+    rows = np.array([[1.0, 2, np.nan], [3, np.nan, np.nan], [-1, 4, np.nan], [np.nan, 5, 1]])
+    found = empirical_covariance(np.tile(rows, (MIN_FIT_HOURS, 1)))
     assert found[0, 1] == (1 * 2 - 1 * 4) / 2 and found[0, 0] == 11 / 3 and found[1, 2] == 5
     assert np.isnan(found[0, 2])
+
+
+def test_a_pair_with_few_common_hours_has_no_covariance():
+    departures = np.random.default_rng(0).normal(size=(2000, 2))
+    departures[: 2000 - MIN_FIT_HOURS + 1, 1] = np.nan
+    found = empirical_covariance(departures)
+    assert np.isfinite(found[0, 0]) and np.isnan(found[0, 1]) and np.isnan(found[1, 1])
+    departures[2000 - MIN_FIT_HOURS, 1] = 0.0
+    assert np.isfinite(empirical_covariance(departures)).all()
 
 
 def test_too_few_stations_are_an_error(splits):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import aqnet.data.beijing as pipeline
-from aqnet.data.analysis import MAX_CARRY_H
+from aqnet.data.analysis import MAX_CARRY_H, MIN_FIT_HOURS, MIN_STATIONS
 from aqnet.data.beijing import analyse_network, fit_network, networks_of
 from aqnet.data.climatology import fit_climatology
 from aqnet.data.history import History
@@ -167,7 +167,9 @@ def test_a_silent_station_is_carried_three_hours_then_left_out(window, static, m
 
     def analysed(values, carry):
         part = slice(hour - 1, hour + 6)
-        cut = replace(network, times=network.times[part], values=values[part])
+        cut = replace(
+            network, times=network.times[part], values=values[part], counted=network.counted[part]
+        )
         return analyse_network(oi, cut, static, carry=carry)
 
     field, ratio, age = analysed(silent, carry=True)
@@ -185,7 +187,12 @@ def test_targets_come_from_observed_hours_only(window, static, manifest):
     network = networks_of(window, static)["co"]
     oi = fit_network(network, manifest)
     part = slice(TRAIN_H, None)
-    cut = replace(network, times=network.times[part], values=network.values[part].copy())
+    cut = replace(
+        network,
+        times=network.times[part],
+        values=network.values[part].copy(),
+        counted=network.counted[part],
+    )
     cut.values[100:102] = np.nan  # a network-wide outage of two hours
     target, ratio, age = analyse_network(oi, cut, static, carry=False)
     inputs, _, carried = analyse_network(oi, cut, static, carry=True)
@@ -228,6 +235,44 @@ def test_shared_weather_counts_once(stations, static):
         same = (np.abs(temp[:, a] - temp[:, b]) < 1e-3) & (np.abs(psfc[:, a] - psfc[:, b]) < 0.1)
         same &= np.abs(wind[:, a] - wind[:, b]) < 1e-3
         assert np.mean(same) < 0.001, (a, b)
+
+
+def test_shared_weather_is_not_counted_again_by_carrying(stations, static, manifest):
+    """A value left out because another site reports it must not come back as a carried one."""
+    network = networks_of(stations, static)["temp"]
+    oi = fit_network(network, manifest)
+    ends = np.flatnonzero(network.counted[0] & ~network.counted[-1])
+    ended = int(np.flatnonzero(network.counted[:, ends[0]])[-1])
+    part = slice(ended - 50, ended + 50)
+    cut = replace(
+        network,
+        times=network.times[part],
+        values=network.values[part],
+        counted=network.counted[part],
+    )
+    _, _, age = analyse_network(oi, cut, static, carry=True)
+    assert np.isfinite(cut.values[:50, ends[0]]).any()
+    assert (age[~cut.counted] == -1).all() and (age[51:, ends[0]] == -1).all()
+    assert network.counted.sum(axis=1).min() >= 4  # four sites share with nobody
+
+
+def test_sites_with_one_night_of_training_are_not_fitted_on_it(stations, static, manifest):
+    """Two weather sites begin two hours before the training split ends."""
+    networks = networks_of(stations, static)
+    train = splits_of(manifest)["train"].contains(networks["temp"].times)
+    hours = np.isfinite(networks["temp"].values[train]).sum(axis=0)
+    late = hours < MIN_FIT_HOURS
+    assert 0 < late.sum() < len(late) - MIN_STATIONS and hours[late].max() <= 2
+    for name in ("temp", "psfc"):
+        oi = fit_network(networks[name], manifest)
+        np.testing.assert_array_equal(np.isnan(oi.offset), late)
+    without = {
+        name: replace(networks[name], values=np.where(late, np.nan, networks[name].values))
+        for name in ("u", "rh")
+    }
+    for name, network in without.items():
+        a, b = fit_network(networks[name], manifest), fit_network(network, manifest)
+        assert a.covariance.length_km == pytest.approx(b.covariance.length_km, rel=0.05)
 
 
 def test_an_added_copy_of_a_weather_series_changes_nothing(stations, static):

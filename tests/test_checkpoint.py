@@ -13,7 +13,12 @@ from synthetic import batch_of, config, prepared, shake, tiny
 from aqnet.errors import StorageFullError
 from aqnet.model.attention import ModelError
 from aqnet.model.forecaster import Forecaster
-from aqnet.training.checkpoint import CHECKPOINT_VERSION, load_checkpoint, save_checkpoint
+from aqnet.training.checkpoint import (
+    CHECKPOINT_VERSION,
+    load_checkpoint,
+    save_checkpoint,
+    set_share,
+)
 
 
 @pytest.fixture
@@ -164,3 +169,21 @@ def test_a_full_disk_leaves_the_old_file(path, model, limit):
         signal.signal(signal.SIGXFSZ, ignored)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["best.ckpt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_share_of_the_correction_is_stored(path, model, share):
+    set_share(path, share)
+    loaded, batch = load_checkpoint(path), batch_of("test")
+    with torch.no_grad():
+        change = share * model.scale(batch) * model.correction(batch)
+        expected = (model.start(batch) + change).clamp_min(0)
+        assert torch.equal(loaded.model(batch), expected)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_outside_the_unit_interval_is_refused(path, share):
+    before = path.read_bytes()
+    with pytest.raises(ModelError, match="from 0 to 1"):
+        set_share(path, share)
+    assert path.read_bytes() == before

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import click.testing
 import pytest
+import xarray as xr
 from notebook_tools import ROOT, aqnet, make_notebook, start_aqnet
 
 import aqnet as package
 from aqnet.cli import main
 from aqnet.errors import ParameterError
+from aqnet.io import sha256_file
 from aqnet.jobs.runs import RunFolder, list_runs
 
 TYPED = """\
@@ -377,6 +379,22 @@ def test_a_changed_checksum_is_named_and_nothing_is_written(repository, argument
     assert done.exit_code == 1
     assert "stations.nc" in done.stderr and "expected: sha256" in done.stderr
     assert "remedy:" in done.stderr and "Traceback" not in done.stderr
+    data = repository / "data"
+    assert not data.exists() or not list(data.iterdir())
+
+
+def test_a_station_file_without_a_column_is_named_and_nothing_is_written(repository):
+    folder = repository / "data_manifests"
+    file = folder / "beijing" / "stations.nc"
+    before = sha256_file(file)
+    with xr.open_dataset(file, decode_cf=False) as source:
+        packed = source.load()
+    packed.drop_vars("SO2").to_netcdf(file)
+    manifest = folder / "beijing.yaml"
+    manifest.write_text(manifest.read_text().replace(before, sha256_file(file)))
+    done = command("data", "beijing")
+    assert done.exit_code == 1
+    assert "SO2" in done.stderr and "expected:" in done.stderr and "Traceback" not in done.stderr
     data = repository / "data"
     assert not data.exists() or not list(data.iterdir())
 

@@ -80,7 +80,7 @@ def test_persistence_is_the_last_value_up_to_three_hours_old(case):
 def test_an_untrained_network_adds_nothing(case):
     _, result = case
     np.testing.assert_allclose(
-        result.at_stations["model"], result.at_stations["model without network"], atol=1e-2
+        result.at_stations["model"], result.at_stations["regression alone"], atol=1e-2
     )
 
 
@@ -170,9 +170,10 @@ def test_shares_are_judged_as_the_evaluation_judges(case):
 @pytest.mark.parametrize(
     ("trials", "share"),
     [
-        ([ShareTrial(0.5, 3, 0, 0.99), ShareTrial(1.0, 2, 0, 0.95)], 0.5),  # more won
-        ([ShareTrial(0.5, 3, 0, 0.99), ShareTrial(1.0, 3, 0, 0.95)], 1.0),  # lower error
+        ([ShareTrial(0.5, 9, 0, 0.97), ShareTrial(1.0, 2, 0, 0.95)], 1.0),  # keeps too little
+        ([ShareTrial(0.5, 1, 0, 0.96), ShareTrial(1.0, 3, 0, 0.95)], 0.5),  # keeps four fifths
         ([ShareTrial(0.5, 3, 0, 0.99), ShareTrial(1.0, 5, 1, 0.95)], 0.5),  # none lost first
+        ([ShareTrial(0.5, 0, 0, 1.01), ShareTrial(1.0, 0, 0, 1.05)], 0.5),  # nothing gained
     ],
 )
 def test_choice_of_the_share(trials, share):

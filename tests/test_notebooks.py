@@ -14,8 +14,9 @@ import pytest
 from nbclient import NotebookClient
 from test_structure import ROOT, repository_files
 
+from aqnet.errors import RunError
 from aqnet.jobs.execute import _Kernel, run_notebook
-from aqnet.jobs.runs import RunFolder
+from aqnet.jobs.runs import RunFolder, list_runs
 
 pytestmark = pytest.mark.xdist_group("notebooks")
 
@@ -77,6 +78,14 @@ def test_training_notebook(name, trained):
     assert run.record.status == "complete"
     assert list(run.checkpoints.iterdir())
     executed.add(name)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_lead_time_that_the_data_cannot_serve_ends_the_run(name, tmp_path):
+    with pytest.raises(RunError, match="cannot serve a lead time of 9000 h"):
+        run_notebook(NOTEBOOKS[name], ["lead_times_h=[12,9000]"], root=tmp_path)
+    (run,) = list_runs(tmp_path)
+    assert run.record.status == "failed" and not list(run.checkpoints.iterdir())
 
 
 @pytest.mark.parametrize("name", EVALUATION)

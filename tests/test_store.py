@@ -211,6 +211,18 @@ def test_a_missing_array_is_named(copy):
         open_store(copy)
 
 
+def test_a_store_of_another_manifest_is_refused(original, manifest):
+    with pytest.raises(StoreError, match="built from another manifest"):
+        open_store(original, manifest)
+
+
+def test_the_built_store_is_that_of_its_manifest(store, manifest):
+    open_store(store.path, manifest)
+    other = manifest.model_copy(update={"withheld_stations": ("Tiantan",)})
+    with pytest.raises(StoreError, match="built from another manifest"):
+        open_store(store.path, other)
+
+
 def test_no_store(tmp_path):
     with pytest.raises(StoreError, match=r"found: +nothing") as caught:
         open_store(tmp_path / "none.zarr")

@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 
 from aqnet.data.analysis import (
-    HEIGHT_DEPENDENT,
+    MAX_CARRY_H,
     MIN_STATIONS,
     OptimalInterpolation,
     carry_forward,
@@ -28,11 +28,12 @@ from aqnet.data.store import (
     content_digest,
     write_fields,
 )
-from aqnet.io import atomic_directory, require_free_space, sha256_json
+from aqnet.io import atomic_directory, require_free_space
 from aqnet.variables import DYNAMIC, STATIC, TARGETS, VARIABLES
 
 __all__ = ["Network", "analyse_network", "build_store", "fit_network", "networks_of"]
 
+_SUSPECT = ("temp", "psfc", "rh")  # read from the thermometer and barometer of `weather_suspect`
 Progress = Callable[[str, float], None]
 # Values that an analysis may not leave: concentrations and humidity are not negative.
 _CLIP = {"rh": (0.0, 100.0)} | dict.fromkeys(TARGETS, (0.0, np.inf))
@@ -43,9 +44,11 @@ class Network:
     """Series of the places that observe one variable, withheld stations left out.
 
     `values` (T, S) float64 in the variable's unit with NaN for missing; `lat`, `lon` (degrees),
-    `elevation_m` (S,); `trusted` (T,) bool: hours on which statistics may be fitted. Pressure and
-    temperature are not trusted where `weather_suspect` is set: rounded and noisy readings of the
-    source's last four training months, which would enter the mean differences between sites.
+    `elevation_m` (S,); `trusted` (T,) bool: hours on which the analysis may be fitted. Pressure,
+    temperature and humidity are not trusted where `weather_suspect` is set: rounded and noisy
+    readings of the source's last four training months, which would enter the mean differences
+    between sites. `counted` (T, S) bool: False where a weather site repeats another one or does
+    not exist; a value is not carried into such hours.
     """
 
     variable: str
@@ -55,6 +58,7 @@ class Network:
     lon: np.ndarray
     elevation_m: np.ndarray
     trusted: np.ndarray
+    counted: np.ndarray
 
 
 def _elevation_at(static: xr.Dataset, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
@@ -80,9 +84,10 @@ def networks_of(stations: xr.Dataset, static: xr.Dataset) -> dict[str, Network]:
         source = used if name in TARGETS else sites
         lat, lon = source["lat"].values, source["lon"].values
         values = source[name].values.astype(np.float64)
-        suspect = stations["weather_suspect"].values & (name in HEIGHT_DEPENDENT)
+        suspect = stations["weather_suspect"].values & (name in _SUSPECT)
+        counted = np.ones(values.shape, bool) if name in TARGETS else sites["counted"].values
         height = _elevation_at(static, lat, lon)
-        found[name] = Network(name, times, values, lat, lon, height, ~suspect)
+        found[name] = Network(name, times, values, lat, lon, height, ~suspect, counted)
     return found
 
 
@@ -123,7 +128,8 @@ def analyse_network(
     age_h : (T, S) int8
         0 observed, 1-3 carried, -1 missing.
     """
-    values, age = carry_forward(network.values, 3 if carry else 0)
+    values, age = carry_forward(network.values, MAX_CARRY_H if carry else 0)
+    values, age = np.where(network.counted, values, np.nan), np.where(network.counted, age, -1)
     lat2d, lon2d = np.meshgrid(static["lat"].values, static["lon"].values, indexing="ij")
     field, ratio = oi(
         network.times, values, lat2d.ravel(), lon2d.ravel(), static["elevation"].values.ravel()
@@ -184,7 +190,7 @@ def _attributes(manifest: Manifest, stations: xr.Dataset, digests: dict[str, str
         "format_version": FORMAT_VERSION,
         "title": manifest.title,
         "manifest": manifest.name,
-        "manifest_sha256": sha256_json(manifest.model_dump(mode="json")),
+        "manifest_sha256": manifest.digest,
         "array_sha256": digests,
         "variables": list(DYNAMIC),
         "targets": list(TARGETS),

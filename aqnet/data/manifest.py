@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, field_validator, mod
 from aqnet.config import Config, load_yaml
 from aqnet.errors import ChecksumError, DataError, ManifestError, explain
 from aqnet.grid import GRIDS, Grid
-from aqnet.io import repository_root, sha256_file
+from aqnet.io import repository_root, sha256_file, sha256_json
 
 __all__ = [
     "DataFile",
@@ -163,6 +163,11 @@ class Manifest(Config):
         if self.split.train.start < first or self.split.test.end > last:
             raise ValueError(f"a split within the period {first} to {last}")
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, whatever the layout of the YAML file."""
+        return sha256_json(self.model_dump(mode="json"))
 
     # ---- files
 

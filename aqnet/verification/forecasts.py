@@ -24,7 +24,11 @@ from aqnet.data.splits import HISTORY_H, check_no_crossing
 from aqnet.errors import explain
 from aqnet.grid import Grid
 from aqnet.metrics import VerificationError
-from aqnet.model.regression import apply_hourly_regression, fit_hourly_regression
+from aqnet.model.regression import (
+    RIDGE_PENALTY,
+    apply_hourly_regression,
+    fit_hourly_regression,
+)
 from aqnet.model.statistical import STATISTICAL, Situation, StatisticalForecasts, situation_at
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.training.setup import batches
@@ -34,6 +38,7 @@ from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, Scorecard
 __all__ = [
     "FORECASTS",
     "SEES_MORE",
+    "YARDSTICKS",
     "SplitForecasts",
     "StationRidge",
     "fields_at",
@@ -42,12 +47,15 @@ __all__ = [
     "sample_at_stations",
 ]
 
-MODEL, WITHOUT_NETWORK, RIDGE = "model", "model without network", "ridge"
-FORECASTS = (MODEL, WITHOUT_NETWORK, *STATISTICAL, RIDGE)
+MODEL, FULL, REGRESSION, RIDGE = "model", "full correction", "regression alone", "ridge"
+FORECASTS = (MODEL, FULL, REGRESSION, *STATISTICAL, RIDGE)
+# Forecasts beside the four that the model is tested against, each with its own Holm correction.
+YARDSTICKS = (RIDGE, REGRESSION)
 SEES_MORE = {
     MODEL: "gridded analyses up to t (assimilated stations only) and their trailing means; sampled "
     "at the station from the gridded forecast",
-    WITHOUT_NETWORK: "the same: its statistical start and its hourly regression, no transformer",
+    FULL: "the same model with its whole correction instead of the chosen share",
+    REGRESSION: "the model's statistical start with its whole hourly regression: no transformer",
     RIDGE: "an hourly ridge regression on means over the assimilated stations, domain-mean weather "
     "and their trailing means, added to the best statistical forecast at the place",
 }
@@ -111,12 +119,18 @@ def _domain_mean(
     return np.concatenate(means) / fields.normaliser.spread[variables]
 
 
+def _mean_over_stations(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    return np.where(known, values, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
+
+
 def fit_station_ridge(
     fields: GriddedFields,
     stations: StationRecords,
     statistical: StatisticalForecasts,
     start: np.ndarray,
-    penalty: float,
+    penalty: float = RIDGE_PENALTY,
 ) -> StationRidge:
     """Fit the yardstick on the training split.
 
@@ -129,15 +143,14 @@ def fit_station_ridge(
     start : (L, 6, 3)
         Weights of the statistical forecast that is corrected.
     penalty : float
-        As in the model's own regression.
+        Of the ridge regression; the yardstick keeps its own, whatever the model was given.
     """
     kept = ~stations.withheld
     split = fields.splits["train"]
     train = split.contains(stations.times)
     values = stations.history.anomalies + stations.history.climatology(stations.times)
     values = np.where(stations.history.known, values, np.nan)[..., kept]
-    known = np.isfinite(values)
-    mean = np.where(known, values, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
+    mean = _mean_over_stations(values)
     offset = fields.normaliser.utc_offset_h
     means = History.build(
         stations.times, mean, fit_climatology(stations.times[train], mean[train], split, offset)
@@ -146,7 +159,8 @@ def fit_station_ridge(
     leads = statistical.lead_times_h
     rows = ForecastSamples(fields, "train", leads).rows
     check_no_crossing("the ridge yardstick", stations.times[rows + max(leads)], split)
-    truth = np.stack([mean[rows + h] for h in leads], axis=1)
+    observed = _mean_over_stations(stations.observed[..., kept])
+    truth = np.stack([observed[rows + h] for h in leads], axis=1)
     residual = truth - statistical.combine(start, situation_at(means, rows, leads))
     z, scale = _network_predictors(means, spread, fields, rows)
     calendar = _calendar(fields, rows, leads)
@@ -180,13 +194,14 @@ class SplitForecasts:
 def _model_fields(
     loaded: LoadedForecaster, batch: dict[str, torch.Tensor]
 ) -> dict[str, np.ndarray]:
-    """The model, with and without its network, on the grid: (B, L, 6, H, W), ug/m3."""
+    """The model, its whole correction and its regression on the grid: (B, L, 6, H, W), ug/m3."""
     model = loaded.model
     start, scale = model.start(batch), model.scale(batch)
     calendar = batch["calendar"] * model.config.calendar
     linear = model.linear_part(model.channels(batch), calendar) * model.config.linear_part
-    plain = (start + model.share * scale * linear).clamp_min(0).expand_as(start)
-    return {MODEL: model(batch).numpy(), WITHOUT_NETWORK: plain.numpy()}
+    change, plain = scale * model.correction(batch), (scale * linear).expand_as(start)
+    found = {MODEL: start + model.share * change, FULL: start + change, REGRESSION: start + plain}
+    return {name: field.clamp_min(0).numpy() for name, field in found.items()}
 
 
 def _statistical_fields(
@@ -221,12 +236,15 @@ def _station_baselines(
 
 
 def _check_store(loaded: LoadedForecaster, fields: GriddedFields) -> None:
-    if loaded.store_sha256 != fields.digest:
+    trained = f"content {loaded.store_sha256}, normaliser {loaded.normaliser.digest}"
+    found = f"content {fields.digest}, normaliser {fields.normaliser.digest}"
+    if trained != found:
         message = explain(
-            "the checkpoint was trained on another store",
-            expected=f"content {loaded.store_sha256}", found=f"content {fields.digest}",
-            remedy="evaluate on the store it was trained on, or train again",
-        )  # fmt: skip
+            "the checkpoint was trained on another store or other splits",
+            expected=trained,
+            found=found,
+            remedy="evaluate on what it was trained on, or train again",
+        )
         raise VerificationError(message)
 
 

@@ -184,10 +184,12 @@ def _elsewhere(context: ReportContext, place: str) -> str | None:
         ]
     )
     median = _number(100 * (np.nanmedian(ratio) - 1), "percent")
+    higher = [c for c, r in zip(context.primary.cells, ratio, strict=True) if r >= 1]
+    where = f" It is not lower for {_listing(higher)}." if higher else ""
     return (
         f"Scored {'on' if place == GRID else 'at'} the {place}, the model has a lower RMSE than "
         f"the same baselines in {int((ratio < 1).sum())} of {ratio.size} cells; the median change "
-        f"of RMSE is {median} %."
+        f"of RMSE is {median} %.{where}"
     )
 
 

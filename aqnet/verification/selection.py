@@ -18,6 +18,7 @@ from aqnet.verification.significance import bandwidth_h, diebold_mariano, holm, 
 __all__ = ["SHARES", "ShareTrial", "choose_share", "try_shares"]
 
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+KEEP = 0.8  # of the reduction of RMSE that the best share brings
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,17 @@ def _trial(
     return ShareTrial(share, verdicts.count("won"), verdicts.count("lost"), float(ratio))
 
 
-def choose_share(trials: list[ShareTrial]) -> ShareTrial:
-    """Fewest cells lost, then most cells won, then the lowest RMSE, in the validation year.
+def choose_share(trials: list[ShareTrial], keep: float = KEEP) -> ShareTrial:
+    """The smallest share that keeps most of what the correction gains in the validation year.
 
-    A smaller correction is right more steadily: it gives up some of the gain of the few episodes
-    in which the full one is best, and is less often significantly no better than the statistics.
+    Among the shares with the fewest cells lost: the smallest one whose reduction of RMSE is at
+    least `keep` times the largest reduction; the one with the lowest RMSE if none reduces it. In
+    the spirit of the one-standard-error rule (Breiman et al. 1984, section 3.4.3): the mean error
+    is flat near its minimum, and a smaller correction is right more steadily.
     """
-    return min(trials, key=lambda t: (t.lost, -t.won, t.rmse_ratio))
+    fewest = min(trial.lost for trial in trials)
+    allowed = sorted((t for t in trials if t.lost == fewest), key=lambda t: t.share)
+    best = min(allowed, key=lambda t: t.rmse_ratio)
+    if best.rmse_ratio >= 1:
+        return best
+    return next(t for t in allowed if 1 - t.rmse_ratio >= keep * (1 - best.rmse_ratio))
