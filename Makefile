@@ -86,7 +86,7 @@ else:
 endef
 export BUILD_STORE
 
-data: env ## build the Beijing store (40 s, 1.1 GB in data/), unless it is there
+data: env ## build the Beijing store (half a minute, 1.1 GB in data/), unless it is there
 	$(call step,data,$(BIN)/python -c "$$BUILD_STORE")
 
 demo: data ## train and judge the Beijing forecast; ends with the path of the report

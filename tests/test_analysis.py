@@ -190,6 +190,7 @@ def test_a_covariance_of_the_model_is_found_again(common, local, length, nugget)
     matrix = truth.signal(distance) + nugget * np.eye(12)
     # departures whose empirical covariance about zero is exactly the matrix
     departures = np.linalg.cholesky(matrix).T * np.sqrt(12)
+    departures = np.tile(departures, (MIN_FIT_HOURS // 12, 1))
     np.testing.assert_allclose(empirical_covariance(departures), matrix, rtol=1e-9)
     found = fit_covariance(departures, distance)
     fitted = found.signal(distance) + found.nugget * np.eye(12)

@@ -311,13 +311,14 @@ def test_store_holds_what_the_pipeline_gives(store, window, inputs, static, mani
     rows = slice(TRAIN_H, TRAIN_H + 200)
     fields, ratio = store.read("inputs", rows), store.read("inputs_error_ratio", rows)
     for v, name in enumerate(DYNAMIC):
-        np.testing.assert_array_equal(fields[:, v], inputs[name][1][rows], name)
-        np.testing.assert_array_equal(ratio[:, v], inputs[name][2][rows], name)
+        # The fits round differently with another number of threads: not bit for bit.
+        np.testing.assert_allclose(fields[:, v], inputs[name][1][rows], 1e-4, 1e-3, err_msg=name)
+        np.testing.assert_allclose(ratio[:, v], inputs[name][2][rows], 1e-3, 1e-4, err_msg=name)
     np.testing.assert_array_equal(store.times[rows], window.time.values[rows])
     network = networks_of(window, static)["pm10"]
     target, _, _ = analyse_network(fit_network(network, manifest), network, static, carry=False)
-    np.testing.assert_array_equal(
-        store.read("targets", rows)[:, TARGETS.index("pm10")], target[rows]
+    np.testing.assert_allclose(
+        store.read("targets", rows)[:, TARGETS.index("pm10")], target[rows], 1e-4, 1e-3
     )
     np.testing.assert_array_equal(
         store.read("station_values", rows)[..., TARGETS.index("co")], window.co.values[rows]

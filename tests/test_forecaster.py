@@ -13,7 +13,7 @@ from torch import nn
 from aqnet.data.normalisation import target_channels
 from aqnet.data.samples import ForecastSamples
 from aqnet.model.attention import ModelError
-from aqnet.model.forecaster import Forecaster, channel_names
+from aqnet.model.forecaster import MAX_DEPARTURE, Forecaster, channel_names
 from aqnet.model.layers import (
     ByteDropout,
     VariableTokens,
@@ -339,8 +339,10 @@ def test_trailing_means_switch():
     assert off["mean_24h"] == off["mean_30d"] == off["level"] == 0
     assert off["anomaly"] > 0 and off["calendar"] > 0
     batch, z = batch_of("test"), model.channels(batch_of("test"))
-    unit = (model.spread * batch["ratio"])[:, :, None, None]
-    torch.testing.assert_close(z[:, :11], batch["anomaly"] / unit)
+    # The level ratio comes from a 60-day mean: it does not scale anything here.
+    limited = (batch["anomaly"] / model.spread[:, None, None]).clamp(-MAX_DEPARTURE, MAX_DEPARTURE)
+    torch.testing.assert_close(z[:, :11], limited)
+    assert (model.ratio(batch) == 1).all() and (build().ratio(batch) != 1).any()
     fewer = 23 * (4 + 1) * 16  # 23 variables, 4 cells and a constant, width 16
     counts = [sum(p.numel() for p in build(trailing_means=t).parameters()) for t in (True, False)]
     assert counts[0] - counts[1] == fewer
