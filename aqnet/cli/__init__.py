@@ -1,0 +1,24 @@
+"""Command line of aqnet: one group, one module for each kind of command."""
+
+from __future__ import annotations
+
+import click
+
+import aqnet
+from aqnet.cli.bench import bench
+from aqnet.cli.console import Group
+from aqnet.cli.data import data
+from aqnet.cli.runs import params, run
+
+__all__ = ["main"]
+
+
+@click.group(cls=Group)
+@click.version_option(aqnet.__version__, prog_name="aqnet")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Air-quality forecasting: data, runs of notebooks, reports."""
+
+
+for command in (run, params, data, bench):
+    main.add_command(command)

@@ -1,0 +1,12 @@
+"""`aqnet bench`: what things cost on this machine, printed beside its own speed."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["bench"]
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed and memory of the parts that run on every rank."""

@@ -1,0 +1,67 @@
+"""`aqnet run` and `aqnet params`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aqnet.cli.console import echo
+from aqnet.errors import AqnetError, explain
+
+__all__ = ["params", "run"]
+
+
+@click.command()
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option(
+    "-p", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter; repeatable."
+)
+@click.option(
+    "-f",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="YAML file of parameters; repeatable, later files override earlier ones.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Folder of all runs (default: $AQNET_RUNS, or runs/ in the repository).",
+)
+def run(
+    notebook: Path, assignments: tuple[str, ...], files: tuple[Path, ...], root: Path | None
+) -> None:
+    """Run NOTEBOOK with typed parameters in a new run folder.
+
+    Defaults of the notebook < files < -p. Unknown names, wrong types and values out of range
+    end with exit code 2 before anything starts.
+    """
+    try:
+        from aqnet.jobs.execute import run_notebook
+    except ModuleNotFoundError as error:
+        message = explain(
+            "notebooks cannot be run in this environment",
+            expected="the packages of the extra `lab` (papermill, ipykernel, ...)",
+            found=f"no package {error.name}",
+            remedy="pip install -c constraints.txt -e '.[lab]'",
+        )
+        raise AqnetError(message) from error
+
+    folder = run_notebook(notebook, assignments, files, root, echo=echo)
+    click.echo(f"complete: {folder.path}")
+    if folder.report_path.exists():
+        click.echo(f"report:   {folder.report_path}")
+
+
+@click.command()
+@click.argument("notebook", type=click.Path(path_type=Path))
+def params(notebook: Path) -> None:
+    """Show the parameters of NOTEBOOK: name, type, unit, range, default, help."""
+    from aqnet.jobs.parameters import parse_parameters, render
+
+    for parameter in parse_parameters(notebook):
+        click.echo(f"{parameter.name} = {render(parameter.default)}")
+        click.echo(f"    {parameter.describe()}")
+        if parameter.help:
+            click.echo(f"    {parameter.help}")
