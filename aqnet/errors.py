@@ -5,16 +5,21 @@ from __future__ import annotations
 __all__ = [
     "AqnetError",
     "ChecksumError",
+    "CoverageError",
     "DataError",
+    "FieldError",
     "InterruptedRunError",
     "LeadTimeError",
     "ManifestError",
     "ParameterError",
     "RunError",
+    "SampleError",
     "StationFileError",
     "StorageFullError",
+    "StoreBusyError",
     "StoreError",
     "TargetExistsError",
+    "UnitError",
     "explain",
 ]
 
@@ -56,6 +61,26 @@ class StoreError(DataError):
 
 class LeadTimeError(DataError):
     """The data cannot serve the lead time that was asked for."""
+
+
+class UnitError(DataError):
+    """Values are not in the unit they should be in, or a unit is not known."""
+
+
+class FieldError(DataError):
+    """A field is infinite, outside its valid range, or has no values at all."""
+
+
+class CoverageError(DataError):
+    """Hours, years or cells that are needed are not there."""
+
+
+class SampleError(AqnetError):
+    """Samples cannot be formed as asked: times, leads, history or cursor do not fit the data."""
+
+
+class StoreBusyError(AqnetError):
+    """Another process is writing the same store."""
 
 
 class TargetExistsError(AqnetError):

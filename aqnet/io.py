@@ -22,11 +22,14 @@ __all__ = [
     "atomic_write_text",
     "data_root",
     "explain_full_disk",
+    "lock_folder",
+    "place_folder",
     "repository_root",
     "require_free_space",
     "runs_root",
     "sha256_file",
     "sha256_json",
+    "unlock_folder",
 ]
 
 _FULL = {
@@ -346,6 +349,72 @@ def atomic_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
             if temporary.exists():
                 shutil.rmtree(temporary)
             os.close(descriptor)
+
+
+# ---- folders that outlive the process that builds them
+
+
+def lock_folder(path: str | Path) -> int | None:
+    """Create a folder if need be and hold it, until `unlock_folder` or the end of this process.
+
+    Processes forked meanwhile hold it too, so that a killed parent's workers are waited for.
+
+    Parameters
+    ----------
+    path : path
+        Folder; missing parents are created.
+
+    Returns
+    -------
+    int or None
+        Descriptor for `unlock_folder`; None if another process holds the folder.
+
+    Raises
+    ------
+    AqnetError
+        The file system has no locks.
+    """
+    path = Path(path).absolute()
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # renamed or removed by its holder
+            continue
+        if not _try_lock(descriptor, path):
+            os.close(descriptor)
+            return None
+        if _is_open_at(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+
+
+def unlock_folder(descriptor: int) -> None:
+    """Let go of a folder held by `lock_folder`, for processes forked meanwhile too."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def place_folder(temporary: str | Path, path: str | Path) -> None:
+    """Give a complete folder its final name, after its bytes have reached the disk.
+
+    Parameters
+    ----------
+    temporary, path : path
+        On one file system; `path` must be free.
+
+    Raises
+    ------
+    TargetExistsError
+        `path` exists.
+    StorageFullError
+        Disk or quota, met when the bytes were written out.
+    """
+    temporary, path = Path(temporary).absolute(), Path(path).absolute()
+    with explain_full_disk(path):
+        _fsync_tree(temporary)
+        _place(temporary, path)
+        _fsync(path.parent)
 
 
 # ---- digests

@@ -9,18 +9,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import FieldError, UnitError, explain
+
 # %% auto #0
-__all__ = ['VARIABLES', 'DYNAMIC', 'STATIC', 'INPUTS', 'TARGETS', 'LEAD_TIMES_H', 'SECTORS', 'Variable', 'sector_degrees',
-           'wind_components', 'celsius_to_kelvin', 'saturation_vapour_pressure_hpa', 'relative_humidity']
+__all__ = ['VARIABLES', 'DYNAMIC', 'STATIC', 'INPUTS', 'TARGETS', 'GASES', 'LEAD_TIMES_H', 'UNIT_ALIASES', 'REFERENCE_STATES',
+           'AMENDMENT_LOCAL', 'SECTORS', 'Variable', 'to_lexicon_unit', 'gas_reference_factor', 'check_field',
+           'sector_degrees', 'wind_components', 'celsius_to_kelvin', 'saturation_vapour_pressure_hpa',
+           'relative_humidity']
 
 # %% ../nbs/01_variables.ipynb #94a6cc98
 @dataclass(frozen=True)
 class Variable:
-    """A variable, its unit and the range outside which a value is an error.
+    """A variable, its unit, and the ranges outside which values are an error.
 
-    `valid_min` and `valid_max` are inclusive and in `unit`, the unit of every array of this
-    variable. A `dynamic` variable changes from hour to hour. `is_input` variables are given to
-    the model, `is_target` variables forecast by it.
+    `valid_min`, `valid_max`: inclusive, in `unit`; a value beyond is an error and never clipped.
+    `median_min`, `median_max`: the median of an hour over a domain lies inside in any weather.
+    A `dynamic` variable changes from hour to hour. `keep_bits`: bits of the mantissa that a store
+    keeps (relative error <= 2**-(keep_bits + 1)). `source_names`: in files, CAQRA's first.
     """
 
     name: str
@@ -31,47 +36,267 @@ class Variable:
     dynamic: bool
     is_input: bool
     is_target: bool
+    is_gas: bool
     definition: str
+    median_min: float
+    median_max: float
+    keep_bits: int
+    source_names: tuple[str, ...]
 
 # %% ../nbs/01_variables.ipynb #d4b7a21b
-def _weather(name, long_name, unit, low, high, definition):
-    return Variable(name, long_name, unit, low, high, True, True, False, definition)
+def _weather(name, long_name, unit, valid, median, keep_bits, names, definition):
+    return Variable(name, long_name, unit, *valid, True, True, False, False, definition, *median,
+                    keep_bits, names)
 
 
-def _pollutant(name, long_name, high, definition):
-    return Variable(name, long_name, "ug/m3", 0.0, high, True, True, True, definition)
+def _pollutant(name, long_name, high, median, names, definition):
+    gas = name not in ("pm10", "pm25")
+    return Variable(name, long_name, "ug/m3", -1.0, high, True, True, True, gas, definition,
+                    *median, 10, names)
 
 
-def _static(name, long_name, unit, low, high, definition):
-    return Variable(name, long_name, unit, low, high, False, True, False, definition)
+def _static(name, long_name, unit, low, high, names, definition):
+    # Not rounded in a store: float32 has 23 bits. Any median inside the valid range is possible.
+    return Variable(name, long_name, unit, low, high, False, True, False, False, definition,
+                    low, high, 23, names)
 
 # %% ../nbs/01_variables.ipynb #86c23f89
-_ALL = (
-    _weather("u", "eastward wind", "m/s", -80.0, 80.0, "towards east, near the surface"),
-    _weather("v", "northward wind", "m/s", -80.0, 80.0, "towards north, near the surface"),
-    _weather("temp", "air temperature", "K", 200.0, 330.0, "near the surface"),
-    _weather("rh", "relative humidity", "%", 0.0, 105.0, "over water, near the surface"),
-    _weather("psfc", "surface pressure", "Pa", 45e3, 108e3, "at the station, not at sea level"),
-    _pollutant("pm10", "PM10", 2e4, "particles up to 10 um aerodynamic diameter, hourly mean"),
-    _pollutant("so2", "sulphur dioxide", 5e3, "hourly mean"),
-    _pollutant("no2", "nitrogen dioxide", 3e3, "hourly mean"),
-    _pollutant("co", "carbon monoxide", 1e5, "hourly mean, in ug/m3 (not mg/m3)"),
-    _pollutant("o3", "ozone", 2e3, "hourly mean"),
-    _pollutant("pm25", "PM2.5", 1e4, "particles up to 2.5 um aerodynamic diameter, hourly mean"),
-    _static("lat2d", "latitude", "degree_north", -90.0, 90.0, "of the cell centre"),
-    _static("lon2d", "longitude", "degree_east", -180.0, 180.0, "of the cell centre"),
-    _static("elevation", "elevation", "m", -500.0, 9000.0, "above sea level, mean of the cell"),
-    _static("population", "population density", "persons/km2", 0.0, 1e6, "mean of the cell"),
+_DYNAMIC = (
+    _weather("u", "eastward wind", "m/s", (-80.0, 80.0), (-50.0, 50.0), 10, ("u", "U10", "u10"),
+             "towards east, near the surface"),
+    _weather("v", "northward wind", "m/s", (-80.0, 80.0), (-50.0, 50.0), 10, ("v", "V10", "v10"),
+             "towards north, near the surface"),
+    _weather("temp", "air temperature", "K", (200.0, 330.0), (210.0, 325.0), 14,
+             ("temp", "T2", "t2m"), "near the surface"),
+    # A fraction has a median of 1.05 at most; the driest hour of Beijing a median of 5 %.
+    _weather("rh", "relative humidity", "%", (0.0, 105.0), (1.5, 105.0), 10,
+             ("rh", "RH2", "rh2m"), "over water, near the surface"),
+    _weather("psfc", "surface pressure", "Pa", (40e3, 108e3), (42e3, 106e3), 14,
+             ("psfc", "PSFC", "sp"), "at the station, not at sea level"),
+    _pollutant("pm10", "PM10", 2e4, (0.02, 6e3), ("pm10", "PM10"),
+               "particles up to 10 um aerodynamic diameter, hourly mean"),
+    _pollutant("so2", "sulphur dioxide", 5e3, (0.005, 2e3), ("so2", "SO2"), "hourly mean"),
+    _pollutant("no2", "nitrogen dioxide", 3e3, (0.005, 1e3), ("no2", "NO2"), "hourly mean"),
+    _pollutant("co", "carbon monoxide", 1e5, (20.0, 2e4), ("co", "CO"),
+               "hourly mean, in ug/m3 (not mg/m3)"),
+    _pollutant("o3", "ozone", 2e3, (0.01, 1e3), ("o3", "O3"), "hourly mean"),
+    _pollutant("pm25", "PM2.5", 1e4, (0.02, 3e3), ("pm25", "PM2.5", "PM25", "PM2_5", "pm2_5"),
+               "particles up to 2.5 um aerodynamic diameter, hourly mean"),
 )
 
 # %% ../nbs/01_variables.ipynb #9664af7d
-VARIABLES = {variable.name: variable for variable in _ALL}
-DYNAMIC = tuple(v.name for v in _ALL if v.dynamic)
-STATIC = tuple(v.name for v in _ALL if not v.dynamic)
+_FIXED = (
+    _static("lat2d", "latitude", "degree_north", -90.0, 90.0,
+            ("lat2d", "XLAT", "lat", "latitude"), "of the cell centre"),
+    _static("lon2d", "longitude", "degree_east", -180.0, 180.0,
+            ("lon2d", "XLONG", "lon", "longitude"), "of the cell centre"),
+    _static("elevation", "elevation", "m", -500.0, 9000.0,
+            ("elevation", "HGT", "orog"), "above sea level, mean of the cell"),
+    _static("population", "population density", "persons/km2", 0.0, 1e6,
+            ("population", "popdens"), "mean of the cell"),
+)
+
+VARIABLES = {variable.name: variable for variable in (*_DYNAMIC, *_FIXED)}
+DYNAMIC = tuple(v.name for v in _DYNAMIC)
+STATIC = tuple(v.name for v in _FIXED)
 # Order of the model's 15 input tokens: PM2.5 comes after the coordinates, as in the design.
 INPUTS = (*DYNAMIC[:-1], "lat2d", "lon2d", "pm25", "elevation", "population")
 TARGETS = ("pm25", "pm10", "so2", "no2", "co", "o3")
+GASES = tuple(v.name for v in _DYNAMIC if v.is_gas)
 LEAD_TIMES_H = (12, 24, 48, 96)
+
+# %% ../nbs/01_variables.ipynb #b1a00002
+UNIT_ALIASES = {
+    "m/s": ("m/s", "m s-1", "m s^-1", "m s**-1", "M/S", "meter/second", "metre/second"),
+    "K": ("K", "kelvin", "Kelvin", "degK"),
+    "degC": ("degC", "deg C", "degree_Celsius", "degrees_Celsius", "Celsius", "celsius", "C", "°C"),
+    "%": ("%", "percent", "Percent"),
+    "1": ("1", "fraction", "kg/kg", "kg kg-1"),
+    "Pa": ("Pa", "pascal", "Pascal"),
+    "hPa": ("hPa", "mbar", "mb", "millibar", "millibars"),
+    "kPa": ("kPa",),
+    "ug/m3": ("ug/m3", "ug m-3", "ug/m^3", "ug m^-3", "ug/m**3", "ug m**-3", "ug.m-3", "ugm-3"),
+    "mg/m3": ("mg/m3", "mg m-3", "mg/m^3", "mg m^-3", "mg/m**3", "mg m**-3", "mg.m-3", "mgm-3"),
+    "kg/m3": ("kg/m3", "kg m-3", "kg/m^3", "kg m^-3", "kg m**-3"),
+    "degree_north": ("degree_north", "degrees_north", "degree", "degrees"),
+    "degree_east": ("degree_east", "degrees_east", "degree", "degrees"),
+    "m": ("m", "metre", "meter", "meters", "metres"),
+    "persons/km2": ("persons/km2", "persons km-2", "km-2", "1/km2", "people/km2"),
+}
+# (unit of the source, unit of the lexicon): factor and offset
+_CONVERSIONS = {("degC", "K"): (1.0, 273.15), ("hPa", "Pa"): (100.0, 0.0),
+                ("kPa", "Pa"): (1000.0, 0.0), ("1", "%"): (100.0, 0.0),
+                ("mg/m3", "ug/m3"): (1e3, 0.0), ("kg/m3", "ug/m3"): (1e9, 0.0)}
+
+# %% ../nbs/01_variables.ipynb #b1a00003
+def _floats(values) -> np.ndarray:
+    """A float array; masked entries of a NetCDF variable become NaN, float32 stays float32."""
+    given = np.ma.asanyarray(values)
+    kind = np.float32 if given.dtype == np.float32 else np.float64
+    return np.ma.filled(given.astype(kind, copy=False), np.nan)
+
+
+def _spellings(unit: str) -> set[str]:
+    """Units that a spelling may mean (`degrees` is a latitude or a longitude)."""
+    # Micro sign (U+00B5) and Greek mu (U+03BC) both stand for u; superscript three for 3.
+    plain = " ".join(unit.replace("\u00b5", "u").replace("\u03bc", "u")
+                     .replace("\u00b3", "3").split())
+    return {name for name, spellings in UNIT_ALIASES.items() if plain in spellings}
+
+# %% ../nbs/01_variables.ipynb #b1a00018
+def _scale(name: str, unit: str) -> tuple[float, float]:
+    """Factor and offset that bring values of a variable from `unit` to the lexicon's."""
+    target, spelt = VARIABLES[name].unit, _spellings(unit)
+    if target in spelt:
+        return 1.0, 0.0
+    for source in sorted(spelt):
+        if (source, target) in _CONVERSIONS:
+            return _CONVERSIONS[source, target]
+    fits = [s for s, t in _CONVERSIONS if t == target]
+    problem = "does not fit" if spelt else "is not a unit this lexicon knows for"
+    raise UnitError(explain(
+        f"{unit!r} {problem} {name} ({VARIABLES[name].long_name})",
+        expected=" or ".join(repr(u) for u in (target, *fits)) + ", or a spelling in UNIT_ALIASES",
+        found=repr(unit),
+        remedy="state the unit of the source in the manifest; a mixing ratio (ppb, ppm) must be "
+        "converted beforehand, with the temperature and pressure of its source"))
+
+# %% ../nbs/01_variables.ipynb #b1a00004
+def to_lexicon_unit(name: str, values, unit: str) -> np.ndarray:
+    """Values of a variable in the unit of the lexicon.
+
+    Parameters
+    ----------
+    name : str
+        Name in `VARIABLES`.
+    values : array, shape (...)
+        In `unit`. Entries masked by numpy become NaN.
+    unit : str
+        Unit of the source, in any spelling of `UNIT_ALIASES`.
+
+    Returns
+    -------
+    numpy.ndarray, shape (...)
+        float32 for float32, else float64; not a copy where nothing had to change.
+
+    Raises
+    ------
+    UnitError
+        The unit is unknown or is not one of this variable.
+    """
+    factor, offset = _scale(name, unit)
+    array = _floats(values)
+    return array if (factor, offset) == (1.0, 0.0) else array * factor + offset
+
+# %% ../nbs/01_variables.ipynb #b1a00007
+REFERENCE_STATES = ("273K", "298K", "china_2018_amendment", "undocumented")
+# Ministry of Ecology and Environment of China, announcement 2018 no. 29, amendment of GB 3095-2012.
+AMENDMENT_LOCAL = np.datetime64("2018-09-01T00:00")
+_TO_273K = 298.15 / 273.15
+
+
+def _no_state(reference_state: str) -> UnitError:
+    return UnitError(explain(
+        "the reference state of the gas concentrations is not known",
+        expected=" or ".join(REFERENCE_STATES), found=repr(reference_state),
+        remedy="set reference_state in the manifest; 'undocumented' leaves the values alone"))
+
+# %% ../nbs/01_variables.ipynb #b1a00008
+def gas_reference_factor(local_times, reference_state: str) -> np.ndarray:
+    """Factor that brings gas concentrations to 273.15 K, the reference of all stores.
+
+    Parameters
+    ----------
+    local_times : array of datetime64, shape (T,)
+        Local clock of the source (UTC + 8 h in China).
+    reference_state : str
+        One of `REFERENCE_STATES`, otherwise `UnitError`.
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (T,)
+        1 or 298.15/273.15: an ideal gas that is cooled has less volume.
+    """
+    times = np.asarray(local_times, dtype="datetime64[m]")
+    if reference_state not in REFERENCE_STATES:
+        raise _no_state(reference_state)
+    if reference_state == "china_2018_amendment":
+        return np.where(times >= AMENDMENT_LOCAL, _TO_273K, 1.0)
+    return np.full(times.shape, _TO_273K if reference_state == "298K" else 1.0)
+
+# %% ../nbs/01_variables.ipynb #b1a00011
+def _likely_unit(name: str, median: float) -> str:
+    """What would explain a median outside its range."""
+    v = VARIABLES[name]
+    for (source, target), (factor, offset) in _CONVERSIONS.items():
+        if target != v.unit:
+            continue
+        if v.median_min <= median * factor + offset <= v.median_max:
+            return f"the numbers look like {source}, not {v.unit}: state the unit of the source"
+        if v.median_min <= (median - offset) / factor <= v.median_max:
+            return (f"the numbers look as if values in {v.unit} had been taken for {source}: "
+                    "state the unit of the source")
+    return "no unit of the lexicon explains it: look at the source and at its fill value"
+
+
+def _check_median(name: str, known: np.ndarray, where: str) -> None:
+    v, median = VARIABLES[name], float(np.median(known))
+    if v.median_min <= median <= v.median_max:
+        return
+    raise UnitError(explain(
+        f"{where}: {name} ({v.long_name}) is not in {v.unit}",
+        expected=f"a median over the domain of {v.median_min:g} to {v.median_max:g} {v.unit}",
+        found=f"a median of {median:.4g}, values from {known.min():.4g} to {known.max():.4g}",
+        remedy=_likely_unit(name, median)))
+
+# %% ../nbs/01_variables.ipynb #b1a00012
+def _field_error(where: str, name: str, problem: str, known: np.ndarray, bad: int) -> FieldError:
+    v = VARIABLES[name]
+    found = f"{bad} such cells of {known.size}"
+    if known.size and not np.isnan(known).any():
+        found += f"; values from {known.min():.6g} to {known.max():.6g}"
+    return FieldError(explain(
+        f"{where}: {name} ({v.long_name}) {problem}",
+        expected=f"finite values or NaN, {v.valid_min:g} to {v.valid_max:g} {v.unit}", found=found,
+        remedy="values are never clipped or filled: mend the source, or leave this hour out "
+        "and let it be recorded as missing"))
+
+
+def _check_values(name: str, field: np.ndarray, where: str) -> None:
+    infinite, known, v = np.isinf(field), field[~np.isnan(field)], VARIABLES[name]
+    if infinite.any():
+        raise _field_error(where, name, "is infinite", known, int(infinite.sum()))
+    if not known.size:
+        raise _field_error(where, name, "has no value in any cell", field, field.size)
+    _check_median(name, known, where)
+    outside = (known < v.valid_min) | (known > v.valid_max)
+    if outside.any():
+        raise _field_error(where, name, "is outside its valid range", known, int(outside.sum()))
+
+# %% ../nbs/01_variables.ipynb #b1a00013
+def check_field(name: str, values, where: str, active: np.ndarray | None = None) -> None:
+    """Refuse the field of an hour that cannot be what it is said to be.
+
+    Parameters
+    ----------
+    name : str
+        Name in `VARIABLES`.
+    values : array, shape (..., H, W)
+        In the unit of the lexicon; NaN is a missing cell, and no error.
+    where : str
+        Whose field it is (file, hour), for the message.
+    active : array of bool, shape (H, W), optional
+        Cells that ought to have values; the others are not looked at.
+
+    Raises
+    ------
+    FieldError
+        Infinities, no value in any cell, or a value outside the valid range.
+    UnitError
+        The median is outside its range: the values are in another unit.
+    """
+    field = _floats(values)
+    _check_values(name, field.ravel() if active is None else field[..., active].ravel(), where)
 
 # %% ../nbs/01_variables.ipynb #eaf25a3a
 SECTORS = (

@@ -132,10 +132,14 @@ def test_another_layout_is_named(path):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["spread", "coefficients", "mean", "static_mean", "utc_offset_h"])
-def test_a_changed_normaliser_is_named(path, name):
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [("spread", 1.001), ("coefficients", 1.001), ("mean", 1.001), ("static_mean", 1.001),
+     ("utc_offset_h", 1.001), ("annual", 2), ("spread", -1)],
+)
+def test_a_changed_normaliser_is_named(path, name, factor):
     arrays = torch.load(path, weights_only=True)["normaliser"]
-    arrays[name] = arrays[name] * 1.001
+    arrays[name] = arrays[name] * factor
     change(path, normaliser=arrays)
     with pytest.raises(ModelError, match="the normaliser is damaged"):
         load_checkpoint(path)

@@ -14,10 +14,15 @@ from aqnet.data.history import History
 from aqnet.data.normalisation import (
     RATIO_BOUNDS,
     Normaliser,
+    arrays_of,
+    constant_scaling,
     denormalise,
     fit_normaliser,
     level_ratio,
     normalise,
+    normaliser_of_arrays,
+    reference_constants,
+    static_moments,
     target_channels,
 )
 from aqnet.data.splits import Split
@@ -64,13 +69,22 @@ def test_formula_by_hand():
 def test_digest_changes_with_any_number():
     normaliser = some_normaliser(np.random.default_rng(1))
     digests = {normaliser.digest}
-    for field in fields(normaliser):
-        value = np.array(getattr(normaliser, field.name), dtype=float)
+    harmonics = {"annual", "diurnal"}
+    for name in {field.name for field in fields(normaliser)} - harmonics:
+        value = np.array(getattr(normaliser, name), dtype=float)
         value.flat[-1] = np.nextafter(value.flat[-1], np.inf)
-        changed = float(value) if field.name == "utc_offset_h" else value
-        digests.add(replace(normaliser, **{field.name: changed}).digest)
+        changed = float(value) if name == "utc_offset_h" else value
+        digests.add(replace(normaliser, **{name: changed}).digest)
+    # 49 terms as well: 24 harmonics of the day, or of the year, alone
+    digests |= {replace(normaliser, annual=a, diurnal=24 - a).digest for a in (0, 24)}
     assert len(digests) == 1 + len(fields(normaliser))
     assert replace(normaliser).digest == normaliser.digest
+
+
+def test_digest_knows_shapes():
+    normaliser = some_normaliser(np.random.default_rng(1))
+    turned = normaliser.coefficients.reshape(49, 11, 1, 4)
+    assert replace(normaliser, coefficients=turned).digest != normaliser.digest
 
 
 def sample(seed=0, shape=(2, 3)):
@@ -109,6 +123,86 @@ def test_a_variable_that_does_not_vary_is_an_error():
     inputs[:, 2] = climatology(TIMES)[:, 2]
     with pytest.raises(DataError, match=r"'temp': 0\.0"):
         fit_normaliser(TIMES, inputs, static, climatology, SPLIT)
+
+
+def constant_normaliser(rng):
+    mean, spread = rng.normal(size=11) * 1e3, 10 ** rng.uniform(-3, 5, 11)
+    return Normaliser(mean[None, :, None, None], mean, spread, np.zeros(4), np.ones(4), 8.0, 0, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e5))
+def test_a_constant_reference_there_and_back(seed, size):
+    rng = np.random.default_rng(seed)
+    normaliser = constant_normaliser(rng)
+    values, ratio = rng.normal(size=(3, 11, 4, 5)) * size, np.ones((3, 11))
+    reference = normaliser.climatology(TIMES[:3])
+    assert reference.shape == (3, 11, 1, 1)
+    z = normalise(normaliser, values, reference, ratio)
+    back = denormalise(normaliser, z, reference, ratio)
+    # two roundings of numbers of the size of the largest part
+    largest = np.abs(values) + np.abs(reference)
+    assert (np.abs(back - values) <= 4 * np.finfo(float).eps * largest).all()
+
+
+def test_constant_scaling_is_all_that_a_device_needs():
+    rng = np.random.default_rng(4)
+    normaliser, values = constant_normaliser(rng), rng.normal(size=(2, 11, 3, 3))
+    reference, spread = constant_scaling(normaliser)
+    expected = normalise(normaliser, values, normaliser.climatology(TIMES[:2]), np.ones((2, 11)))
+    found = (values - reference[:, None, None]) / spread[:, None, None]
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(DataError, match="not a constant"):
+        constant_scaling(some_normaliser(rng))
+
+
+def test_the_constants_of_the_reference_by_name():
+    normaliser = reference_constants()
+    reference, spread = constant_scaling(normaliser)
+    found = {n: (m, s) for n, m, s in zip(DYNAMIC, reference, spread, strict=True)}
+    assert found["u"] == found["v"] == (0, 10) and found["temp"] == (273.15, 30)
+    assert found["psfc"] == (101325, 1000) and found["co"] == (200, 100)
+    assert found["pm25"] == (25, 15) and found["o3"] == (40, 20) and found["so2"] == (5, 5)
+    np.testing.assert_array_equal(normaliser.static_mean, [32, 106, 1039.13, 13381.20])
+    np.testing.assert_array_equal(normaliser.static_spread, [12, 16, 1931.40, 67986.97])
+
+
+@pytest.mark.parametrize("make", [some_normaliser, constant_normaliser])
+def test_arrays_and_back(make):
+    normaliser = make(np.random.default_rng(5))
+    again = normaliser_of_arrays(arrays_of(normaliser))
+    assert again.digest == normaliser.digest
+    assert isinstance(again.annual, int) and isinstance(again.utc_offset_h, float)
+    arrays = arrays_of(normaliser)
+    del arrays["annual"]
+    with pytest.raises(DataError, match="other fields"):
+        normaliser_of_arrays(arrays)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"annual": 2}, "coefficients of another shape"),
+        ({"coefficients": np.zeros((49, 11))}, "coefficients of another shape"),
+        ({"spread": np.zeros(11)}, "does not vary"),
+        ({"spread": np.full(11, -1.0)}, "does not vary"),
+        ({"static_spread": np.array([1.0, 1, 0, 1])}, r"does not vary(.|\n)*'elevation': 0\.0"),
+        ({"mean": np.full(11, np.nan)}, "mean"),
+        ({"static_mean": np.zeros(3)}, "static_mean"),
+    ],
+)
+def test_what_cannot_be_inverted_is_an_error(change, what):
+    with pytest.raises(DataError, match=what):
+        replace(some_normaliser(np.random.default_rng(6)), **change)
+
+
+def test_static_moments_of_the_active_cells():
+    static = np.random.default_rng(7).normal(size=(4, 3, 5))
+    active = np.arange(15).reshape(3, 5) % 2 == 0
+    static[:, ~active] = np.nan
+    mean, spread = static_moments(static, active)
+    np.testing.assert_allclose(mean, np.nanmean(static, axis=(1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(spread, np.nanstd(static, axis=(1, 2)), rtol=1e-12)
 
 
 def test_target_channels():

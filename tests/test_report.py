@@ -132,6 +132,7 @@ def context():
         episode_title="Haze of December 2016",
         series=(fake_series(), fake_series("Dingling (withheld)")),
         training=fake_curve(),
+        synthetic=False,
         provenance={
             "Run": {"id": "20261122T023000-beijing-1a2b3c4d", "git": "0123abc, clean"},
             "Parameters": {"learning_rate": 1e-4, "note": "<script>alert('x')</script> & co"},
@@ -292,6 +293,12 @@ def test_ties_are_said_to_add_nothing_and_wins_are_not():
 
 def test_what_comes_from_outside_is_escaped():
     assert "<script>alert" not in page() and "&lt;script&gt;alert" in page()
+
+
+def test_a_report_of_simulated_data_says_so_first():
+    assert "SYNTHETIC" not in render_report(context())
+    page = render_report(dataclasses.replace(context(), synthetic=True))
+    assert page.index("SYNTHETIC") < page.index("<h1>")
 
 
 def test_the_page_is_reproducible():

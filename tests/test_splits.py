@@ -131,7 +131,7 @@ def analysis(times):
 def normaliser(times):
     clim = HarmonicClimatology(np.zeros((49, len(DYNAMIC), 2, 2)), 8)
     inputs = np.random.default_rng(0).random((len(times), len(DYNAMIC), 2, 2))
-    return fit_normaliser(times, inputs, np.ones((4, 2, 2)), clim, TRAIN)
+    return fit_normaliser(times, inputs, np.arange(16.0).reshape(4, 2, 2), clim, TRAIN)
 
 
 def statistical(times):

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import synthetic
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from synthetic import LEADS, QUICK, batch_of, config, load, prepared, shake, splits, tiny
 
 from aqnet.data.samples import ForecastSamples
@@ -19,7 +17,7 @@ from aqnet.errors import RunError
 from aqnet.model.statistical import STATISTICAL, situation_at
 from aqnet.training import loop
 from aqnet.training.checkpoint import load_checkpoint
-from aqnet.training.loop import seeded_order, train
+from aqnet.training.loop import train
 from aqnet.training.setup import batches, choose_start, prepare
 from aqnet.training.task import ForecastTask, cell_losses
 
@@ -171,19 +169,6 @@ def test_the_regression_lowers_the_training_loss():
 
 
 # ---- order and repetition
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 500), st.integers(0, 99), st.integers(0, 99))
-def test_order_is_a_pure_function_of_seed_and_epoch(n, seed, epoch):
-    indices = np.arange(10, 10 + n)
-    order = seeded_order(indices, seed, epoch)
-    np.random.default_rng(0).random()
-    np.testing.assert_array_equal(order, seeded_order(indices, seed, epoch))
-    np.testing.assert_array_equal(np.sort(order), indices)
-    if n > 20:
-        assert not np.array_equal(order, seeded_order(indices, seed, epoch + 1))
-        assert not np.array_equal(order, seeded_order(indices, seed + 1, epoch))
 
 
 def test_epochs_have_different_orders(monkeypatch, tmp_path):

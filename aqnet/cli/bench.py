@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import click
 
+from aqnet.cli.bench_loader import loader
+
 __all__ = ["bench"]
 
 
 @click.group()
 def bench() -> None:
     """Measure speed and memory of the parts that run on every rank."""
+
+
+bench.add_command(loader)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import numpy as np
-from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
+from pydantic import model_validator
 
-from aqnet.config import Config, load_yaml
+from aqnet.config import Config, load_yaml, read_yaml
+from aqnet.data.dataset import DataSet, Period, Sha256, Span, Split, Text
+from aqnet.data.grid_manifest import GridManifest, GridRecord
 from aqnet.errors import ChecksumError, DataError, ManifestError, explain
-from aqnet.grid import GRIDS, Grid
-from aqnet.io import repository_root, sha256_file, sha256_json
+from aqnet.io import repository_root, sha256_file
 
 __all__ = [
     "DataFile",
+    "GridManifest",
+    "GridRecord",
     "Manifest",
     "Period",
     "SourceVariable",
@@ -26,9 +28,6 @@ __all__ = [
     "load_manifest",
     "resolve_manifest",
 ]
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class DataFile(Config):
@@ -50,42 +49,6 @@ class SourceVariable(Config):
     long_name: Text
 
 
-class Period(Config):
-    """First and last label of the source, in its own local time, inclusive."""
-
-    start: datetime
-    end: datetime
-    step_h: Literal[1]
-
-
-class Span(Config):
-    """First and last day, local dates of the source, both inclusive."""
-
-    start: date
-    end: date
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Span:
-        if self.end < self.start:
-            raise ValueError(f"a span that ends on or after its start, not {self.end}")
-        return self
-
-
-class Split(Config):
-    """Three spans that do not overlap, in this order."""
-
-    train: Span
-    validation: Span
-    test: Span
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Split:
-        for early, late in (("train", "validation"), ("validation", "test")):
-            if getattr(self, early).end >= getattr(self, late).start:
-                raise ValueError(f"{late} starting after the end of {early}")
-        return self
-
-
 class WeatherSharing(Config):
     """Groups of stations with the same weather series, from this label (local time) on."""
 
@@ -101,44 +64,17 @@ class SuspectSpan(Config):
     reason: Text
 
 
-class Manifest(Config):
-    """Description of a data set of stations; see `data_manifests/beijing.yaml`.
+class Manifest(DataSet):
+    """Description of a data set of stations; see `data_manifests/beijing.yaml`."""
 
-    Dates and labels are local, as the source publishes them. `to_utc` is the one place where
-    they become instants: the END of the averaging hour, in UTC. A value stamped t therefore
-    holds nothing measured after t.
-    """
-
-    name: Text
-    title: Text
-    source: Text
-    doi: Text
-    licence: Text
-    attribution: Text
+    kind: Literal["stations"]
     files: tuple[DataFile, ...]
     variables: dict[str, SourceVariable]
     period: Period
-    source_utc_offset_h: Annotated[float, Field(ge=-12, le=14)]
-    averaging_label: Literal["end", "start"]
-    averaging_label_note: Text
-    split: Split
-    history_h: Annotated[int, Field(gt=0)]
-    lead_times_h: tuple[Annotated[int, Field(gt=0)], ...]
-    grid: Literal[tuple(GRIDS)]
     stations: tuple[Text, ...]
     withheld_stations: tuple[Text, ...]
     weather_sharing: tuple[WeatherSharing, ...]
     weather_suspect: tuple[SuspectSpan, ...]
-    quirks: tuple[Text, ...]
-
-    _root: Path | None = PrivateAttr(default=None)
-
-    @field_validator("source_utc_offset_h")
-    @classmethod
-    def _whole_minutes(cls, offset: float) -> float:
-        if offset * 60 != round(offset * 60):
-            raise ValueError("an offset of whole minutes")
-        return offset
 
     @model_validator(mode="after")
     def _known_stations(self) -> Manifest:
@@ -163,11 +99,6 @@ class Manifest(Config):
         if self.split.train.start < first or self.split.test.end > last:
             raise ValueError(f"a split within the period {first} to {last}")
         return self
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the content, whatever the layout of the YAML file."""
-        return sha256_json(self.model_dump(mode="json"))
 
     # ---- files
 
@@ -210,35 +141,6 @@ class Manifest(Config):
             if content in (None, entry.content):
                 _verify_file(self.path(entry.content, root), entry.sha256, self.name)
 
-    # ---- time
-
-    def to_utc(self, label: np.ndarray) -> np.ndarray:
-        """Instants (datetime64[ns], UTC, end of the averaging hour) of local labels.
-
-        Parameters
-        ----------
-        label : array of datetime64
-            As published: local time.
-        """
-        minutes = round(self.source_utc_offset_h * 60)
-        if self.averaging_label == "start":
-            minutes -= 60 * self.period.step_h
-        return np.asarray(label).astype("datetime64[ns]") - np.timedelta64(minutes, "m")
-
-    def split_bounds(self, name: Literal["train", "validation", "test"]) -> tuple:
-        """First instant of a split and first instant after it: start <= t < end, UTC.
-
-        An hour belongs to the split in which its published label lies. The label 00:00 of the
-        first day is the first one, so the border is the instant `to_utc(midnight)`.
-        """
-        span: Span = getattr(self.split, name)
-        after = span.end + timedelta(days=1)
-        return self.to_utc(np.datetime64(span.start)), self.to_utc(np.datetime64(after))
-
-    def grid_object(self) -> Grid:
-        """The grid that `grid` names."""
-        return GRIDS[self.grid]
-
 
 def _verify_file(path: Path, expected: str, name: str) -> None:
     if not path.is_file():
@@ -261,7 +163,10 @@ def _verify_file(path: Path, expected: str, name: str) -> None:
         raise ChecksumError(message)
 
 
-def load_manifest(path: str | Path) -> Manifest:
+_KINDS = {"stations": Manifest, "grid": GridManifest}
+
+
+def load_manifest(path: str | Path) -> Manifest | GridManifest:
     """Read and validate a manifest; its files are looked for beside it.
 
     Parameters
@@ -269,13 +174,29 @@ def load_manifest(path: str | Path) -> Manifest:
     path : path
         YAML file, e.g. `data_manifests/beijing.yaml`.
 
+    Returns
+    -------
+    Manifest or GridManifest
+        As its key `kind` says: "stations" or "grid".
+
     Raises
     ------
     ManifestError
         No such file, not YAML, or a key that is unknown, missing or of the wrong type.
     """
-    manifest = load_yaml(path, Manifest)
+    kind = read_yaml(path).get("kind")
+    if kind not in _KINDS:
+        message = explain(
+            f"{path}: what kind of manifest is this?",
+            expected=f"kind: {' or '.join(_KINDS)}",
+            found=f"kind: {kind}" if kind is not None else "no key `kind`",
+            remedy="write the key `kind`",
+        )
+        raise ManifestError(message)
+    manifest = load_yaml(path, _KINDS[kind])
     manifest._root = Path(path).resolve().parent.parent
+    if isinstance(manifest, GridManifest):
+        manifest._path = Path(path).resolve()
     return manifest
 
 
@@ -294,7 +215,9 @@ def resolve_manifest(name_or_path: str | Path) -> Path:
         path = repository_root() / "data_manifests" / f"{name_or_path}.yaml"
     if path.is_file():
         return path
-    known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+    known = sorted(
+        p.stem for p in path.parent.glob("*.yaml") if not p.name.endswith(".record.yaml")
+    )
     message = explain(
         f"there is no manifest {name_or_path}",
         expected=f"the file {path}",

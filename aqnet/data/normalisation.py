@@ -14,15 +14,17 @@ from .climatology import HarmonicClimatology
 from .history import History
 from .splits import HISTORY_H, Split, check_no_crossing
 from ..errors import DataError, explain
-from ..variables import DYNAMIC, TARGETS
+from ..variables import DYNAMIC, STATIC, TARGETS
 
 # %% auto #0
-__all__ = ['RATIO_BOUNDS', 'BLOCK_H', 'target_channels', 'Normaliser', 'normalise', 'denormalise', 'level_ratio',
-           'fit_normaliser']
+__all__ = ['RATIO_BOUNDS', 'BLOCK_H', 'REFERENCE_CONSTANTS', 'target_channels', 'Normaliser', 'arrays_of', 'normaliser_of_arrays',
+           'normalise', 'denormalise', 'level_ratio', 'fit_normaliser', 'static_moments', 'constant_scaling',
+           'reference_constants']
 
 # %% ../../nbs/09_normalisation.ipynb #4f16b2e3
-__all__ = ["Normaliser", "denormalise", "fit_normaliser", "level_ratio", "normalise",
-           "target_channels"]
+__all__ = ["REFERENCE_CONSTANTS", "Normaliser", "arrays_of", "constant_scaling", "denormalise",
+           "fit_normaliser", "level_ratio", "normalise", "normaliser_of_arrays",
+           "reference_constants", "static_moments", "target_channels"]
 
 # %% ../../nbs/09_normalisation.ipynb #1b8b647e
 RATIO_BOUNDS = (0.2, 2.0)  # a level outside is no longer the regime the spread was fitted in
@@ -39,13 +41,16 @@ class _Statistics:
 
     Attributes
     ----------
-    coefficients : (K, 11, H, W) of the climatology, units of the variables
+    coefficients : (K, 11, H, W) or, the same for all cells, (K, 11, 1, 1)
+        Of the climatology, units of the variables; NaN outside the mask of the domain.
     mean, spread : (11,) float64
-        Mean, and standard deviation of anomalies, over training hours and cells.
+        Mean, and standard deviation about the climatology, over training hours and cells.
     static_mean, static_spread : (4,) float64
-        Over the cells of the domain.
+        Over the active cells of the domain.
     utc_offset_h : float
         Of the local clock [h].
+    annual, diurnal : int
+        Numbers of harmonics; K = (2 annual + 1) (2 diurnal + 1).
     """
 
     coefficients: np.ndarray
@@ -54,23 +59,66 @@ class _Statistics:
     static_mean: np.ndarray
     static_spread: np.ndarray
     utc_offset_h: float
+    annual: int = 3
+    diurnal: int = 3
 
 # %% ../../nbs/09_normalisation.ipynb #752a261f
+@dataclass(frozen=True)
 class Normaliser(_Statistics):
     """Climatology (K, 11, H, W), spread (11,) and static statistics (4,) of a training split."""
 
+    def __post_init__(self) -> None:
+        _check(self)
+
     @property
     def climatology(self) -> HarmonicClimatology:
-        """Climatology of the dynamic variables, (T, 11, H, W)."""
-        return HarmonicClimatology(self.coefficients, self.utc_offset_h)
+        """Climatology of the dynamic variables, (T, 11, H, W) or (T, 11, 1, 1)."""
+        return HarmonicClimatology(self.coefficients, self.utc_offset_h, self.annual, self.diurnal)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all arrays."""
+        """SHA-256 over names, shapes and numbers of all fields."""
         state = hashlib.sha256()
-        for field in fields(self):
-            state.update(np.ascontiguousarray(getattr(self, field.name), dtype="<f8").tobytes())
+        for name, values in arrays_of(self).items():
+            state.update(f"{name}{values.shape}".encode())
+            state.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
         return state.hexdigest()
+
+# %% ../../nbs/09_normalisation.ipynb #5a7b90c1
+def _unusable(problem: str, expected: object, found: object) -> DataError:
+    return DataError(explain(f"normaliser: {problem}", expected=expected, found=found,
+                             remedy="fit it again on the training split"))
+
+
+def _check(normaliser: Normaliser) -> None:
+    """Shapes that fit each other, and positive spreads: the inverse exists."""
+    n, terms = normaliser, (2 * normaliser.annual + 1) * (2 * normaliser.diurnal + 1)
+    shape = np.shape(n.coefficients)
+    if len(shape) != 4 or shape[:2] != (terms, len(DYNAMIC)):
+        expected = f"({terms}, {len(DYNAMIC)}, H, W): {n.annual} x {n.diurnal} harmonics"
+        raise _unusable("coefficients of another shape", expected, shape)
+    for names, kind in ((DYNAMIC, ""), (STATIC, "static_")):
+        for part in ("mean", "spread"):
+            values = np.asarray(getattr(n, kind + part))
+            if values.shape != (len(names),) or not np.isfinite(values).all():
+                raise _unusable(f"{kind}{part}", f"{len(names)} finite numbers", values)
+        if not (values > 0).all():
+            found = dict(zip(names, values.tolist(), strict=True))
+            raise _unusable("a variable does not vary", "a positive spread of each", found)
+
+# %% ../../nbs/09_normalisation.ipynb #5a7b90c3
+def arrays_of(normaliser: Normaliser) -> dict[str, np.ndarray]:
+    """All fields by name, as arrays: what a checkpoint stores."""
+    return {f.name: np.asarray(getattr(normaliser, f.name)) for f in fields(normaliser)}
+
+
+def normaliser_of_arrays(arrays: dict[str, np.ndarray]) -> Normaliser:
+    """Inverse of `arrays_of`; DataError if a field is missing, unknown or of another shape."""
+    names = [f.name for f in fields(Normaliser)]
+    if set(arrays) != set(names):
+        raise _unusable("other fields", names, sorted(arrays))
+    plain = {"utc_offset_h": float, "annual": int, "diurnal": int}
+    return Normaliser(**{k: plain.get(k, np.asarray)(v) for k, v in arrays.items()})
 
 # %% ../../nbs/09_normalisation.ipynb #73ffcff5
 def _scale(normaliser: Normaliser, ratio: np.ndarray, dimensions: int) -> np.ndarray:
@@ -156,9 +204,15 @@ def fit_normaliser(times: np.ndarray, inputs: np.ndarray, static: np.ndarray,
     """
     check_no_crossing("the normaliser", times, split)
     mean, spread = _moments(times, inputs, climatology)
-    space = static.astype(np.float64)
-    return Normaliser(climatology.coefficients, mean, spread, space.mean(axis=(1, 2)),
-                      space.std(axis=(1, 2)), climatology.utc_offset_h)
+    active = np.ones(static.shape[1:], dtype=bool)
+    return Normaliser(climatology.coefficients, mean, spread, *static_moments(static, active),
+                      climatology.utc_offset_h, climatology.annual, climatology.diurnal)
+
+# %% ../../nbs/09_normalisation.ipynb #5a7b90d0
+def static_moments(static: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of static fields (4, H, W) over the active cells (H, W) bool."""
+    cells = static[:, active].astype(np.float64)
+    return cells.mean(axis=1), cells.std(axis=1)
 
 # %% ../../nbs/09_normalisation.ipynb #e93eb949
 def _moments(times: np.ndarray, inputs: np.ndarray, climatology: HarmonicClimatology):
@@ -175,8 +229,42 @@ def _moments(times: np.ndarray, inputs: np.ndarray, climatology: HarmonicClimato
         first += anomalies.sum(axis=(0, 2, 3))
         second += (anomalies**2).sum(axis=(0, 2, 3))
     spread = np.sqrt(np.maximum(second / count - (first / count) ** 2, 0.0))
-    if not (spread > 0).all():
-        raise DataError(explain("a variable does not vary", expected="a positive spread of each",
-                                found=dict(zip(DYNAMIC, spread.tolist(), strict=True)),
-                                remedy="look at the store"))
     return total / count, spread
+
+# %% ../../nbs/09_normalisation.ipynb #5a7b90c5
+def constant_scaling(normaliser: Normaliser) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and spread of the dynamic variables where both are constants, (11,) float64 each.
+
+    z = (x - reference) / spread, on any device.
+
+    Raises
+    ------
+    DataError
+        The reference changes with the hour or from cell to cell.
+    """
+    shape = normaliser.coefficients.shape
+    if shape != (1, len(DYNAMIC), 1, 1):
+        raise DataError(explain(
+            "the reference of this normaliser is not a constant",
+            expected=f"coefficients (1, {len(DYNAMIC)}, 1, 1)", found=shape,
+            remedy='make it with reference="constant"'))
+    reference = normaliser.coefficients[0, :, 0, 0]
+    return reference.astype(np.float64), np.array(normaliser.spread, dtype=np.float64)
+
+# %% ../../nbs/09_normalisation.ipynb #5a7b90c6
+# Mean and standard deviation as TopoFlow publishes them (arXiv 2602.16821 and its code): m/s, K,
+# %, Pa, ug/m3, degrees, m, persons/km2. Only the last two look measured.
+REFERENCE_CONSTANTS = {
+    "u": (0.0, 10.0), "v": (0.0, 10.0), "temp": (273.15, 30.0), "rh": (50.0, 30.0),
+    "psfc": (101325.0, 1000.0), "pm10": (50.0, 25.0), "so2": (5.0, 5.0), "no2": (20.0, 15.0),
+    "co": (200.0, 100.0), "o3": (40.0, 20.0), "pm25": (25.0, 15.0), "lat2d": (32.0, 12.0),
+    "lon2d": (106.0, 16.0), "elevation": (1039.13, 1931.40), "population": (13381.20, 67986.97),
+}
+
+
+def reference_constants() -> Normaliser:
+    """The hand-set constants of the reference system, for comparison with its recorded losses."""
+    mean, spread = np.array([REFERENCE_CONSTANTS[name] for name in DYNAMIC]).T
+    static = np.array([REFERENCE_CONSTANTS[name] for name in STATIC]).T
+    # a constant does not depend on the clock: offset 0
+    return Normaliser(mean[None, :, None, None], mean, spread, *static, 0.0, 0, 0)

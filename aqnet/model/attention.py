@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from ..errors import AqnetError, explain
+from .position import Geometry, geometry
 
 # %% auto #0
-__all__ = ['ATTENTION_CORES', 'ModelError', 'PhysicalContext', 'PlainAttention', 'attention_core', 'SelfAttention']
+__all__ = ['ATTENTION_CORES', 'ModelError', 'PhysicalContext', 'take_tokens', 'PlainAttention', 'attention_core', 'SelfAttention']
 
 # %% ../../nbs/30_attention.ipynb #894ffaf3
 __all__ = ["ATTENTION_CORES", "ModelError", "PhysicalContext", "PlainAttention", "SelfAttention",
-           "attention_core"]
+           "attention_core", "take_tokens"]
 
 # %% ../../nbs/30_attention.ipynb #fcec3068
 class ModelError(AqnetError):
@@ -36,6 +38,10 @@ class PhysicalContext:
     elevation : (N,) m
     wind : (B, N, 2) m/s, eastward and northward
     lead_time_h : (B,) h, or None when one pass serves all lead times
+    ridge : (left, right), each (N, rank), or None
+        Factors of the ridge matrix of `aqnet.model.ridge`: left @ right.T is the climb, m.
+    patch : (N, 2) or None
+        Row and column in the full grid of patches, for the bucketed relative position.
     """
 
     lat: torch.Tensor
@@ -43,6 +49,23 @@ class PhysicalContext:
     elevation: torch.Tensor
     wind: torch.Tensor
     lead_time_h: torch.Tensor | None = None
+    ridge: tuple[torch.Tensor, torch.Tensor] | None = None
+    patch: torch.Tensor | None = None
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Places on the sphere; computed once for all layers."""
+        return geometry(self.lat, self.lon)
+
+# %% ../../nbs/30_attention.ipynb #a30f6d12
+def take_tokens(context: PhysicalContext, index: torch.Tensor) -> PhysicalContext:
+    """The context of some tokens, in the order of `index` (n,)."""
+    one = {name: getattr(context, name)[index] for name in ("lat", "lon", "elevation")}
+    ridge, patch = context.ridge, context.patch
+    return replace(
+        context, **one, wind=context.wind[:, index],
+        ridge=None if ridge is None else (ridge[0][index], ridge[1][index]),
+        patch=None if patch is None else patch[index])
 
 # %% ../../nbs/30_attention.ipynb #b3466e62
 class PlainAttention(nn.Module):
@@ -77,10 +100,12 @@ def attention_core(name: str, heads: int) -> nn.Module:
 class SelfAttention(nn.Module):
     """Multi-head self-attention around a core, (B, N, D) -> (B, N, D).
 
-    ModelError if `heads` does not divide `width`, or the core is unknown.
+    `core` is a name of ATTENTION_CORES, or makes a core from the number of heads. ModelError if
+    `heads` does not divide `width`, or the core is unknown.
     """
 
-    def __init__(self, width: int, heads: int, core: str = "plain") -> None:
+    def __init__(self, width: int, heads: int,
+                 core: str | Callable[[int], nn.Module] = "plain") -> None:
         super().__init__()
         if width % heads:
             raise ModelError(explain(
@@ -89,7 +114,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
-        self.core = attention_core(core, heads)
+        self.core = attention_core(core, heads) if isinstance(core, str) else core(heads)
 
     def forward(self, tokens: torch.Tensor, context: PhysicalContext) -> torch.Tensor:
         batch, n, width = tokens.shape

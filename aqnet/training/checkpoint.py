@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from dataclasses import fields as dataclass_fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 
-from aqnet.data.normalisation import Normaliser
-from aqnet.errors import explain
+from aqnet.data.normalisation import Normaliser, arrays_of, normaliser_of_arrays
+from aqnet.errors import DataError, explain
 from aqnet.io import atomic_write_bytes
 from aqnet.model.attention import ModelError
 from aqnet.model.forecaster import Forecaster, ForecasterConfig
@@ -27,7 +26,7 @@ __all__ = [
     "set_share",
 ]
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2  # since 2: numbers of harmonics of the normaliser
 _KEYS = ("version", "config", "state", "normaliser", "normaliser_sha256", "statistical",
          "chosen", "static", "store_sha256", "residual_variance")
 
@@ -48,9 +47,7 @@ class LoadedForecaster:
 
     def __init__(self, content: dict) -> None:
         config = _config_of(content["config"])
-        arrays = {k: v.numpy() for k, v in content["normaliser"].items() if k != "utc_offset_h"}
-        offset = float(content["normaliser"]["utc_offset_h"])
-        self.normaliser = Normaliser(**arrays, utc_offset_h=offset)
+        self.normaliser = _normaliser_of(content["normaliser"])
         if self.normaliser.digest != content["normaliser_sha256"]:
             raise _unusable("the normaliser is damaged", content["normaliser_sha256"],
                             self.normaliser.digest)
@@ -81,6 +78,14 @@ def _config_of(text: str) -> ForecasterConfig:
                         f"problems with {wrong}") from error
 
 
+def _normaliser_of(tensors: dict[str, torch.Tensor]) -> Normaliser:
+    try:
+        return normaliser_of_arrays({name: v.numpy() for name, v in tensors.items()})
+    except DataError as error:
+        raise _unusable("the normaliser is damaged", "fields that fit each other",
+                        str(error).splitlines()[0]) from error
+
+
 def _fill(model: Forecaster, state: dict[str, torch.Tensor]) -> None:
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
@@ -108,8 +113,7 @@ def save_checkpoint(
     StorageFullError
         No room; an older file is untouched.
     """
-    arrays = {f.name: torch.as_tensor(np.asarray(getattr(normaliser, f.name)))
-              for f in dataclass_fields(normaliser)}
+    arrays = {name: torch.as_tensor(v) for name, v in arrays_of(normaliser).items()}
     content = {
         "version": CHECKPOINT_VERSION,
         "config": model.config.model_dump_json(),

@@ -16,6 +16,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch.utils.data import DataLoader, Sampler
 
+from aqnet.data.order import seeded_order
 from aqnet.data.samples import ForecastSamples, GriddedFields
 from aqnet.errors import RunError, explain
 from aqnet.training.checkpoint import load_checkpoint, save_checkpoint
@@ -23,7 +24,7 @@ from aqnet.training.config import TrainingConfig
 from aqnet.training.setup import Preparation
 from aqnet.training.task import ForecastTask
 
-__all__ = ["TrainingCurve", "seeded_order", "train"]
+__all__ = ["TrainingCurve", "train"]
 
 _LINE_EVERY_S = 10.0
 
@@ -46,11 +47,6 @@ class TrainingCurve:
         train = [None if np.isnan(v) else v for v in self.train]
         return {"epoch": self.epoch, "train": train, "validation": self.validation,
                 "best_epoch": self.best_epoch}
-
-
-def seeded_order(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Order of an epoch: a pure function of seed and epoch, the same on every machine."""
-    return np.random.default_rng([seed, epoch]).permutation(indices)
 
 
 class _SeededSampler(Sampler):

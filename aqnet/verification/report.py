@@ -71,6 +71,8 @@ class ReportContext:
         Local time minus UTC [h], for labels of figures.
     notes : sequence of str
         Further remarks for the summary.
+    synthetic : bool
+        Whether the data are simulated; the report then says so above everything else.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class ReportContext:
     series: Sequence[figures.StationSeries]
     training: figures.TrainingCurve
     provenance: Mapping[str, Mapping[str, object]]
+    synthetic: bool
     utc_offset_h: int = 8
     notes: Sequence[str] = ()
 

@@ -227,6 +227,7 @@ def report_context(
         series=station_series(test, stations, primary, loaded, pollutant, lead_h, start, end),
         training=training_curve(curve),
         provenance=provenance,
+        synthetic=manifest.synthetic,
         notes=notes,
         utc_offset_h=int(manifest.source_utc_offset_h),
     )

@@ -1,0 +1,1 @@
+"""A physically simulated twin of the CAQRA reanalysis: synthetic weather and pollution."""

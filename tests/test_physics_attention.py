@@ -1,0 +1,268 @@
+"""Physics attention: every bias, alone and together, against the dense float64 oracle."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
+
+from aqnet.model.attention import ModelError, PhysicalContext, SelfAttention, take_tokens
+from aqnet.model.check_attention import (
+    NARROW_KM,
+    Sizes,
+    check_cases,
+    errors_against_oracle,
+    made_up_context,
+    tolerance,
+)
+from aqnet.model.physics_attention import (
+    PhysicsAttention,
+    PhysicsConfig,
+    footprint,
+    parameter_groups,
+    strength_parameters,
+)
+
+torch.set_num_threads(1)
+FLOAT = (torch.float64, torch.float32, torch.bfloat16)
+configs = st.builds(
+    PhysicsConfig,
+    elevation=st.sampled_from(["off", "receiver_uphill", "source_uphill"]),
+    plume=st.sampled_from(["off", "learned", "lead"]),
+    ridge=st.booleans(),
+    position=st.sampled_from(["none", "rotary"]),
+    elevation_start=st.sampled_from([(1.0,), (0.01, 5.0)]),
+    plume_sigma_km=st.sampled_from([NARROW_KM, (900.0, 2000.0)]),
+)
+shapes = st.builds(
+    Sizes,
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 4),
+    tokens=st.sampled_from([1, 2, 3, 17, 64, 101]),
+    head_dim=st.sampled_from([8, 10, 24, 96, 128]),
+    rank=st.integers(1, 9),
+)
+terrains = st.sampled_from(["random", "flat", "ties", "extreme"])
+
+
+def terrain(context: PhysicalContext, kind: str) -> PhysicalContext:
+    """Elevation of a kind: as made up, all equal, few values, or a factor beyond the earth's."""
+    z = context.elevation
+    kinds = {"random": z, "flat": 0 * z + 700, "ties": (z / 2000).round() * 2000, "extreme": 20 * z}
+    return dataclasses.replace(context, elevation=kinds[kind])
+
+
+@settings(max_examples=60, deadline=None)
+@given(configs, shapes, terrains, st.sampled_from(FLOAT), st.integers(0, 99))
+def test_outputs_and_all_gradients_are_those_of_the_oracle(config, sizes, kind, dtype, seed):
+    context = terrain(made_up_context(sizes, seed), kind)
+    errors = errors_against_oracle(config, sizes, dtype, seed=seed, context=context)
+    assert max(errors.values()) <= tolerance(dtype, full_domain=True), errors
+
+
+@settings(max_examples=20, deadline=None)
+@given(configs, st.integers(0, 99), st.integers(1, 60))
+def test_small_biases_in_float32(config, seed, tokens):
+    # within 300 km and with wide plumes no bias exceeds 10 nats
+    config = config.model_copy(
+        update={"plume_sigma_km": (300.0,), "elevation_start": (0.5,), "ridge_start": (0.1,)}
+    )
+    sizes = Sizes(tokens=tokens, batch=2)
+    wide = made_up_context(sizes, seed)
+    near = dataclasses.replace(
+        wide, lat=36 + (wide.lat - 36) / 15, lon=104 + (wide.lon - 104) / 20, wind=wide.wind / 5
+    )
+    oracle = PhysicsAttention(4, config).double()
+    assert torch.as_tensor(oracle.rows(near)).abs().max() < 10
+    errors = errors_against_oracle(config, sizes, torch.float32, seed=seed, context=near)
+    assert max(errors.values()) <= tolerance(torch.float32, full_domain=False), errors
+
+
+@pytest.mark.parametrize("dtype", [*FLOAT, torch.float16])
+def test_the_check_for_a_users_device(dtype):
+    rows = check_cases("cpu", "cpu", dtype, Sizes(tokens=301))
+    assert len(rows) == 7
+    assert [row for row in rows if row[1] > row[2]] == []
+
+
+def test_the_check_sees_an_error(monkeypatch):
+    from aqnet.model import sorted_attention
+
+    def plain(a, b, dtype):
+        return a.to(dtype), b.to(dtype)
+
+    monkeypatch.setattr(sorted_attention, "_split", plain)
+    rows = {row[0]: row for row in check_cases("cpu", "cpu", torch.bfloat16, Sizes(tokens=301))}
+    assert rows["plume, narrow"][1] > 10 * rows["plume, narrow"][2]
+
+
+def test_gradcheck():
+    config = PhysicsConfig(ridge=True, plume="lead")
+    context = made_up_context(Sizes(tokens=5, batch=2, rank=2))
+    core = PhysicsAttention(2, config).double()
+    names, values = zip(*core.named_parameters(), strict=True)
+
+    def call(q, k, v, *learned):
+        return torch.func.functional_call(
+            core, dict(zip(names, learned, strict=True)), (q, k, v, context)
+        )
+
+    tensors = [torch.randn(2, 2, 5, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    learned = [v.detach().requires_grad_() for v in values]
+    assert torch.autograd.gradcheck(call, (*tensors, *learned))
+
+
+@pytest.mark.parametrize("method", ["fused", "blockwise", "dense"])
+def test_an_active_subset_is_the_attention_of_its_tokens(method):
+    sizes = Sizes(tokens=80, batch=2)
+    context, config = made_up_context(sizes), PhysicsConfig(ridge=True, method=method, block=7)
+    layer = SelfAttention(32, 4, partial(PhysicsAttention, config=config)).double()
+    tokens, keep = torch.randn(2, 80, 32).double(), torch.randperm(80)[:33]
+    some = take_tokens(context, keep)
+    straight, order = layer(tokens[:, keep], some), torch.randperm(33)
+    turned = layer(tokens[:, keep][:, order], take_tokens(some, order))
+    torch.testing.assert_close(turned, straight[:, order], atol=1e-10, rtol=0)
+
+
+def test_samples_do_not_mix():
+    context = made_up_context(Sizes(tokens=40, batch=3))
+    q, k, v = torch.randn(3, 3, 4, 40, 8).double()
+    core = PhysicsAttention(4, PhysicsConfig(plume="lead", ridge=True)).double()
+    alone = dataclasses.replace(
+        context, wind=context.wind[1:2], lead_time_h=context.lead_time_h[1:2]
+    )
+    expected = core(q[1:2], k[1:2], v[1:2], alone)
+    torch.testing.assert_close(core(q, k, v, context)[1:2], expected)
+
+
+def test_everything_off_is_plain_attention():
+    config = PhysicsConfig(elevation="off", plume="off", position="none")
+    q, k, v = torch.randn(3, 2, 4, 30, 8)
+    core = PhysicsAttention(4, config)
+    assert not strength_parameters(core)
+    have = core(q, k, v, made_up_context(Sizes(tokens=30, batch=2)))
+    assert torch.equal(have, scaled_dot_product_attention(q, k, v))
+
+
+@settings(max_examples=15, deadline=None)
+@given(configs, st.sampled_from([False, True]), st.integers(1, 70))
+def test_bucketed_position_by_blocks(config, stretch, block):
+    config = config.model_copy(
+        update={"position": "bucketed", "stretch": stretch, "block": block, "method": None}
+    )
+    sizes = Sizes(tokens=50, head_dim=8)
+    context = made_up_context(sizes)
+    core = PhysicsAttention(4, config).double()
+    assert core.method == "blockwise"
+    torch.nn.init.normal_(core.relative.table)
+    dense = copy.deepcopy(core)
+    dense.method = "dense"
+    results = []
+    for method in (core, dense):
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(1, 4, 50, 8).double().requires_grad_() for _ in range(3))
+        out = method(q, k, v, context)
+        learned = [*method.parameters()]
+        results.append([out, *torch.autograd.grad(out.square().sum(), [q, k, v, *learned])])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+
+
+def test_the_bucketed_table_is_learned_and_is_not_a_strength():
+    core = PhysicsAttention(2, PhysicsConfig(position="bucketed"))
+    assert core.relative.table.shape == (2, 32 * 32)
+    assert "relative.table" not in strength_parameters(core)
+
+
+def test_strengths_have_their_own_group():
+    config = PhysicsConfig(ridge=True)
+    layer = SelfAttention(32, 4, partial(PhysicsAttention, config=config))
+    names = strength_parameters(layer)
+    expected = {"elevation.alpha", "plume.sigma", "plume.diffusivity", "plume.travel"}
+    assert set(names) == {f"core.{n}.raw" for n in expected | {"ridge.alpha"}}
+    weights, strengths = parameter_groups(layer, 1e-4, 1e-2, 0.05)
+    assert (weights["lr"], weights["weight_decay"]) == (1e-4, 0.05)
+    assert (strengths["lr"], strengths["weight_decay"]) == (1e-2, 0.0)
+    together = [*weights["params"], *strengths["params"]]
+    assert {id(p) for p in together} == {id(p) for p in layer.parameters()}
+    assert len(together) == len(list(layer.parameters()))
+    plain = SelfAttention(32, 4)
+    assert len(parameter_groups(plain, 1e-4, 1e-2, 0.05)) == 1
+
+
+def test_strengths_stay_positive_whatever_the_optimiser_does():
+    core = PhysicsAttention(3, PhysicsConfig(ridge=True))
+    for value in (-80.0, 80.0):
+        for raw in strength_parameters(core).values():
+            raw.data.fill_(value)
+        assert (core.elevation.alpha() > 0).all() and (core.plume.sigma() > 0).all()
+
+
+def test_under_autocast_the_biases_stay_in_float32():
+    sizes = Sizes(tokens=90, head_dim=24)
+    context = made_up_context(sizes)
+    layer = SelfAttention(96, 4, partial(PhysicsAttention, config=PhysicsConfig(ridge=True)))
+    tokens = torch.randn(1, 90, 96)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = layer(tokens, context)
+    low.float().sum().backward()
+    exact = layer(tokens, context)
+    assert low.dtype == torch.bfloat16
+    assert (low.float() - exact).abs().max() < 2e-2 * exact.abs().max()
+    assert all(p.grad.dtype == torch.float32 for p in strength_parameters(layer).values())
+
+
+def test_state_and_configuration_round_trip():
+    config = PhysicsConfig(ridge=True, plume_sigma_km=(70.0,))
+    core, again = PhysicsAttention(2, config), PhysicsAttention(2, PhysicsConfig(ridge=True))
+    again.load_state_dict(core.state_dict())
+    torch.testing.assert_close(again.plume.sigma(), torch.full((2,), 70.0))
+    assert PhysicsConfig(**config.model_dump()) == config
+
+
+def test_errors_name_the_choices():
+    bare = PhysicalContext(torch.zeros(3), torch.zeros(3), torch.zeros(3), torch.zeros(1, 3, 2))
+    q, k, v = torch.randn(3, 1, 2, 3, 8)
+    for switches, expected in (
+        ({"ridge": True}, "aqnet terrain build"),
+        ({"plume": "lead"}, "plume = 'learned'"),
+        ({"position": "bucketed"}, "position = 'rotary'"),
+        ({"kernel": "flash"}, "'efficient'"),
+        ({"kernel": "fast"}, "'cpu'"),
+    ):
+        with pytest.raises(ModelError, match=expected):
+            PhysicsAttention(2, PhysicsConfig(**switches))(q, k, v, bare)
+    with pytest.raises(ModelError, match="method 'blockwise'"):
+        PhysicsAttention(2, PhysicsConfig(position="bucketed", method="fused"))
+
+
+def test_a_footprint_is_the_softmax_of_the_bias():
+    context = made_up_context(Sizes(tokens=30, batch=2))
+    core = PhysicsAttention(3, PhysicsConfig()).double()
+    w = footprint(core, context, torch.tensor([4, 7]))
+    assert w.shape == (2, 3, 2, 30)
+    torch.testing.assert_close(w, torch.softmax(core.rows(context), -1)[:, :, [4, 7]].detach())
+    uniform = PhysicsAttention(3, PhysicsConfig(elevation="off", plume="off"))
+    flat = footprint(uniform, context, torch.tensor([0]))
+    torch.testing.assert_close(flat, torch.full_like(flat, 1 / 30))
+
+
+@pytest.mark.slow
+def test_the_full_size_against_the_oracle():
+    """N = 8,192 in float32: the oracle in float64 for some receivers, by blocks."""
+    sizes = Sizes(tokens=8192, heads=2, head_dim=96, rank=14)
+    context = made_up_context(sizes)
+    core = PhysicsAttention(2, PhysicsConfig(ridge=True, plume_sigma_km=NARROW_KM))
+    q, k, v = torch.randn(3, 1, 2, 8192, 96)
+    with torch.no_grad():
+        have = core(q, k, v, context)
+        exact = copy.deepcopy(core).double()
+        exact.method = "blockwise"
+        want = exact(q.double(), k.double(), v.double(), context)
+    assert (have - want).abs().max() < 2e-4 * want.abs().max()
