@@ -88,10 +88,6 @@ def test_embargo_is_history_plus_longest_lead(splits):
         assert last_valid < splits[late].start <= times[late][0] - hours(HISTORY_H)
 
 
-def test_history_is_that_of_the_manifest(manifest):
-    assert manifest.history_h == HISTORY_H and tuple(manifest.lead_times_h) == LEAD_TIMES_H
-
-
 @pytest.mark.parametrize("offset", [7.0, 5.5])
 def test_splits_move_with_the_source_clock(manifest, splits, offset):
     moved = splits_of(manifest.model_copy(update={"source_utc_offset_h": offset}))

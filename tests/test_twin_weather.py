@@ -1,4 +1,4 @@
-"""Weather of the twin: a pure function of the hour, balanced, and plausible for place and season."""
+"""Weather of the twin: a pure function of the hour, balanced, plausible for its place."""
 
 from __future__ import annotations
 

@@ -74,8 +74,6 @@ class DataSet(Config):
     averaging_label: Literal["end", "start"]
     averaging_label_note: Text
     split: Split
-    history_h: Annotated[int, Field(gt=0)]
-    lead_times_h: tuple[Annotated[int, Field(gt=0)], ...]
     grid: Literal[tuple(GRIDS)]
     quirks: tuple[Text, ...]
 

@@ -33,9 +33,8 @@ class Recipe(Config):
 # Keys that say how a data set is described or used, not what its stores hold: an ingest of a week
 # must not be lost to a corrected sentence, a new year, or another split.
 _NOT_IN_STORES = {
-    "title", "source", "doi", "licence", "attribution", "quirks", "years", "split", "history_h",
-    "lead_times_h", "averaging_label_note", "source_utc_offset_note", "reference_state_note",
-    "wind_reference_note",
+    "title", "source", "doi", "licence", "attribution", "quirks", "years", "split",
+    "averaging_label_note", "source_utc_offset_note", "reference_state_note", "wind_reference_note",
 }  # fmt: skip
 
 

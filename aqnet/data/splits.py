@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .manifest import Manifest
-from ..errors import DataError, LeadTimeError, ManifestError, explain
+from .dataset import DataSet
+from ..errors import DataError, LeadTimeError, explain
 
 # %% auto #0
 __all__ = ['HISTORY_H', 'SplitError', 'Split', 'splits_of', 'init_times', 'check_no_crossing']
@@ -39,12 +39,8 @@ class Split:
         return (times >= self.start) & (times < self.end)
 
 # %% ../../nbs/04_splits.ipynb #e1787356
-def splits_of(manifest: Manifest) -> dict[str, Split]:
-    """Splits of a manifest by name, in UTC; ManifestError if it asks for another history."""
-    if manifest.history_h != HISTORY_H:
-        raise ManifestError(explain(
-            f"history_h of manifest {manifest.name} is not supported", expected=HISTORY_H,
-            found=manifest.history_h, remedy="set it to the 60 days that all forecasts use"))
+def splits_of(manifest: DataSet) -> dict[str, Split]:
+    """Splits of a manifest by name, in UTC."""
     found = {}
     for name in ("train", "validation", "test"):
         start, end = manifest.split_bounds(name)

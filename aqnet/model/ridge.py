@@ -195,8 +195,8 @@ class RidgeSpec:
         return {**{n: getattr(self, n) for n in names}, "shape": list(self.elevation.shape),
                 "elevation_sha256": terrain}
 
-# %% ../../nbs/25_ridge.ipynb #22170d94
-def ridge_spec(grid: Grid, patch: int = 2, rank: int = 16, near_power: float = 2.0,
+# %% ../../nbs/25_ridge.ipynb #8bbefb79
+def ridge_spec(grid: Grid, patch: int = 2, rank: int = 14, near_power: float = 2.0,
                sweeps: int = 4) -> RidgeSpec:
     """The specification for the patches of a grid, with their real terrain."""
     elevation = patch_elevation(grid, patch)

@@ -9,7 +9,7 @@ import numpy as np
 
 from aqnet.data.caqra import native_name, write_native_hour
 from aqnet.data.grid_manifest import GridManifest
-from aqnet.data.twin.produce import Window, begin_year
+from aqnet.data.twin.produce import Window, enter_year, spin_up
 from aqnet.data.twin.recipe import twin_config
 from aqnet.data.twin.simulate import Simulation, hour_number
 from aqnet.errors import ParameterError, explain
@@ -118,7 +118,8 @@ def write_native(
     labels, first, last = _hours(manifest, window)
     simulation = Simulation(twin_config(manifest))
     year = int(labels[0].astype("datetime64[Y]").astype(int)) + 1970
-    begin_year(simulation, manifest, Path(states), year, progress)
+    enter_year(simulation, manifest, Path(states), year)
+    spin_up(simulation, manifest, year, progress)
     sampler = LambertSampler(
         simulation.world.grid, CAQRA_GRID, along_grid=manifest.wind_reference == "grid"
     )

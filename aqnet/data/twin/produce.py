@@ -22,7 +22,7 @@ from aqnet.errors import CoverageError, ParameterError, StoreError, explain
 from aqnet.io import atomic_write_bytes, require_free_space
 from aqnet.variables import DYNAMIC
 
-__all__ = ["begin_year", "make_years", "state_path"]
+__all__ = ["enter_year", "make_years", "spin_up", "state_path"]
 
 Progress = Callable[[str, float], None]
 Window = tuple[str, str]
@@ -64,14 +64,26 @@ def _load_state(simulation: Simulation, path: Path, year: int) -> None:
         simulation.amount[...] = stored["amount"]
 
 
-def begin_year(simulation: Simulation, manifest, folder: Path, year: int, progress) -> None:
-    """Bring the simulation to the hour before the first one of a year."""
+def enter_year(simulation: Simulation, manifest: GridManifest, folder: Path, year: int) -> None:
+    """Put a simulation before a year that it has not reached: the state of the year before.
+
+    The first year of a world has none; see `spin_up`.
+
+    Raises
+    ------
+    CoverageError
+        The year is not one of the manifest, or the year before has not been simulated.
+    StoreError
+        The state is that of another world.
+    """
     before = hour_number(manifest.times(year)[0]) - 1
-    if simulation.hour == before:
-        return
-    if year != simulation.config.first_year:
+    if simulation.hour != before and year != simulation.config.first_year:
         _load_state(simulation, state_path(folder, manifest, year - 1), year)
-        return
+
+
+def spin_up(simulation: Simulation, manifest: GridManifest, year: int, progress: Progress) -> None:
+    """Simulate to the hour before the first one of a year that was entered."""
+    before = hour_number(manifest.times(year)[0]) - 1
     _run_to(simulation, before, f"spin-up before {year}", progress)
 
 
@@ -135,12 +147,15 @@ def _make_year(simulation, manifest, year: int, folder: Path, window, progress) 
     values = len(spec.times) * int(spec.mask.sum()) * len(DYNAMIC)
     require_free_space(folder, int(values * _BYTES_PER_VALUE))
     path, end = folder / manifest.store_file(year), state_path(folder, manifest, year)
+    if path.exists() and (window is not None or end.is_file()):
+        with YearWriter(path, spec):  # refuses a store of something else
+            return path
+    enter_year(simulation, manifest, folder, year)  # may refuse: before anything is begun
     with YearWriter(path, spec) as writer:
-        if writer.pending() or (window is None and not end.is_file()):
-            begin_year(simulation, manifest, folder, year, progress)
-            _simulate_into(simulation, writer, progress)
-            if window is None:
-                _save_state(simulation, end)
+        spin_up(simulation, manifest, year, progress)
+        _simulate_into(simulation, writer, progress)
+        if window is None:
+            _save_state(simulation, end)
         writer.finish()
     progress(f"simulating {year}", 1.0)
     return path
