@@ -175,10 +175,10 @@ def test_missing_and_damaged_files_name_the_command(spec, path):
     whole = bytearray(path.read_bytes())
     whole[-5] ^= 4
     path.write_bytes(whole)
-    with pytest.raises(CacheError, match="damaged(.|\n)*aqnet terrain build"):
+    with pytest.raises(CacheError, match=r"damaged(.|\n)*aqnet terrain build"):
         load_ridge(path, spec)
     path.unlink()
-    with pytest.raises(CacheError, match="missing(.|\n)*aqnet terrain build --grid china_32x64"):
+    with pytest.raises(CacheError, match=r"missing(.|\n)*aqnet terrain build --grid china_32x64"):
         load_ridge(path, spec)
 
 

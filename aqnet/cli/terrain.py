@@ -1,0 +1,93 @@
+"""`aqnet terrain`: build, look at and verify the factors of the ridge barrier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from aqnet.grid import GRIDS
+
+__all__ = ["terrain"]
+
+_OPTIONS = (
+    click.option(
+        "--grid", "grid_name", type=click.Choice(sorted(GRIDS)), default="china",
+        show_default=True, help="Name of the grid.",
+    ),
+    click.option("--patch-size", default=2, show_default=True, type=click.IntRange(min=1),
+                 help="Cells along a side of a patch."),
+    click.option("--rank", default=14, show_default=True, type=click.IntRange(min=1),
+                 help="Numbers a patch on each side."),
+    click.option("--near-power", default=2.0, show_default=True, type=click.FloatRange(min=0),
+                 help="p of the weight (1 + distance in patches) ** -p of a pair."),
+    click.option("--sweeps", default=4, show_default=True, type=click.IntRange(min=1),
+                 help="Of alternating least squares."),
+    click.option("--file", "path", type=click.Path(path_type=Path),
+                 help="File (default: data/terrain/GRID-pPATCH-rRANK.safetensors)."),
+)  # fmt: skip
+
+
+def _with_options(command: Callable) -> Callable:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _spec(grid_name: str, patch_size: int, rank: int, near_power: float, sweeps: int):
+    from aqnet.model.ridge import ridge_spec
+
+    return ridge_spec(GRIDS[grid_name], patch_size, rank, near_power, sweeps)
+
+
+def _show(path: Path, factors) -> None:
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.3f} MB, {len(factors.left)} patches")
+    for name, value in factors.header.items():
+        click.echo(f"  {name:18}{value}")
+    e = factors.errors
+    click.echo("errors              relative     rms [m]  largest [m]")
+    for name, prefix in (("all pairs", ""), ("within 4 patches", "near_")):
+        numbers = (e[f"{prefix}{n}"] for n in ("relative", "rms_m", "largest_m"))
+        click.echo("{:18}{:10.3f}{:12.1f}{:13.1f}".format(name, *numbers))
+
+
+@click.group()
+def terrain() -> None:
+    """Ridges between patches, in few numbers a patch, in one file that all processes read."""
+
+
+@terrain.command()
+@_with_options
+def build(path: Path | None, **options) -> None:
+    """Compute the factors of a grid; an existing file is replaced at once or not at all."""
+    import time
+
+    from aqnet.model.ridge import ridge_path, save_ridge
+
+    spec = _spec(**options)
+    path, start = path or ridge_path(spec), time.perf_counter()
+    factors = save_ridge(path, spec)
+    _show(path, factors)
+    click.echo(f"built in {time.perf_counter() - start:.0f} s")
+
+
+@terrain.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def inspect(path: Path) -> None:
+    """What a file was computed from, and its errors; every byte is checked."""
+    from aqnet.model.ridge import load_ridge
+
+    _show(path, load_ridge(path))
+
+
+@terrain.command()
+@_with_options
+def verify(path: Path | None, **options) -> None:
+    """Compute the ridges again and compare the factors with them."""
+    from aqnet.model.ridge import ridge_path, verify_ridge
+
+    spec = _spec(**options)
+    path = path or ridge_path(spec)
+    _show(path, verify_ridge(path, spec))
+    click.echo("the factors are those of the terrain")
