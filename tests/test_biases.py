@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 
 from aqnet.grid import EARTH_RADIUS_KM, distance_km
 from aqnet.model.attention import ModelError, PhysicalContext
@@ -33,6 +34,7 @@ from aqnet.model.position import (
     rotary_angles,
     rotate,
 )
+from aqnet.model.sorted_attention import fused_attention
 
 torch.set_num_threads(1)
 
@@ -279,6 +281,24 @@ def test_a_longer_travel_time_makes_the_plume_wider():
     # sigma^2 = 80^2 + 2 K tau, K = 1e5 m2/s = 360 km2/h
     gamma = plume_scales(short, context)[0]
     torch.testing.assert_close(gamma, torch.tensor([[1 / (2 * (6400 + 2 * 360 * 3.0))]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_strengths_of_zero_give_plain_attention_and_still_have_gradients(dtype):
+    context = made_up_context(Sizes(tokens=40))
+    zero = torch.zeros(1, 2, dtype=dtype, requires_grad=True)
+    tau = torch.full((1, 2), 6.0, dtype=dtype)
+    assert not plume_rows(context, zero, tau).any()
+    assert not elevation_rows(context, zero[0], "receiver_uphill").any()
+    assert not ridge_rows(context, zero[0]).any()
+    features = [plume_features(context, zero, tau), ridge_features(context, zero[0])]
+    q, k, v = torch.randn(3, 1, 2, 40, 16, dtype=dtype)
+    height = -context.elevation / 1000
+    have = fused_attention(q, k, v, features, height, zero[0])
+    want = scaled_dot_product_attention(q, k, v)
+    assert (have - want).abs().max() < (1e-14 if dtype == torch.float64 else 2e-6)
+    (slope,) = torch.autograd.grad(have.sum(), zero)
+    assert torch.isfinite(slope).all() and (slope != 0).all()
 
 
 # ---- ridge barrier

@@ -429,6 +429,8 @@ def test_commands_without_stores(copy):
     assert done.exit_code == 0 and "stores: none in" in done.output
     done = run("data", "record", "twin")
     assert done.exit_code == 1 and "nothing to record" in done.output
+    done = run("data", "check", "twin", "--store", str(copy / "data" / "twim"))
+    assert done.exit_code == 1 and "correct --store" in done.output
 
 
 def test_a_manifest_of_stations_has_no_record(monkeypatch):

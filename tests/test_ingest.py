@@ -145,6 +145,17 @@ def test_a_source_that_covers_a_part_decides_the_mask(tmp_path):
     assert store.valid[:2].all()
 
 
+def test_a_store_says_where_static_fields_are_missing(source):
+    said = {}
+    for grid in ("china_32x64", "reference"):
+        manifest = small_manifest(grid=grid)
+        _, spec = prepare(manifest, find_hours(manifest, source, 2013, "stop"), 2013)
+        said[grid] = spec.attributes["recipe"]["ingest"].get("static_missing")
+        assert np.isnan(spec.static).any() == (said[grid] is not None)
+    assert said["china_32x64"] is None
+    assert "elevation" in said["reference"] and "between 10." in said["reference"]
+
+
 @pytest.mark.parametrize("mesh_3d", [False, True])
 def test_a_source_with_rows_from_the_north_gives_the_same_fields(tmp_path, mesh_3d):
     north_first = LambertGrid("90 km", GRID.x_m, GRID.y_m[::-1], 25.0, 40.0, 34.0, 105.0, 6.37e6)

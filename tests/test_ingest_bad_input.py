@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -26,7 +27,7 @@ from native_hours import (
 )
 
 from aqnet.data.caqra import SourceFileError, native_name, write_native_hour
-from aqnet.data.ingest import find_hours, ingest_year, prepare
+from aqnet.data.ingest import compare_sources, find_hours, ingest_year, prepare
 from aqnet.data.year_writer import YearWriter
 from aqnet.data.years import open_year
 from aqnet.errors import (
@@ -204,6 +205,10 @@ def test_a_damaged_member_of_an_archive_is_missing_without_digest(tmp_path, sour
     assert store.valid.all(1)[:4].tolist() == [True, True, False, True]
     result = run(tmp_path, source, "--damaged", "missing")
     assert result.exit_code == 0 and "is finished" in result.output
+    content[size + size // 2] ^= 1
+    archive.write_bytes(content)  # mended
+    result = run(tmp_path, source, "--damaged", "missing")
+    assert result.exit_code == 1 and native_name(FIRST + 2) in result.stderr
 
 
 def test_an_hour_that_is_there_twice_is_an_error(tmp_path, source):
@@ -215,12 +220,54 @@ def test_an_hour_that_is_there_twice_is_an_error(tmp_path, source):
     assert str(copy) in result.stderr and str(file_of(source, 1)) in result.stderr
 
 
+def test_hours_with_the_same_file_are_an_error_or_missing(tmp_path, source):
+    file_of(source, 2).write_bytes(file_of(source, 1).read_bytes())
+    result = run(tmp_path, source)
+    assert result.exit_code == 1 and "2 hours cannot be used" in result.stderr
+    assert "byte for byte" in result.stderr and native_name(FIRST + 2) in result.stderr
+    assert run(tmp_path, source, "--damaged", "missing").exit_code == 0
+    store = open_year(tmp_path / "out" / STORE)  # one is a copy, and nobody knows which
+    assert store.valid.all(1)[:4].tolist() == [True, False, False, True]
+
+
 def test_a_first_hour_with_gaps_does_not_shrink_the_mask_unnoticed(tmp_path, source):
     for name in DYNAMIC:
         change(file_of(source, 0), name, lambda a: np.where(np.arange(72) < 30, np.nan, a))
-    with pytest.raises(FieldError, match="3 hours cannot be used") as error:
+    with pytest.raises(CoverageError, match="3 hours cannot be used") as error:
         ingest_year(small_manifest(), source, 2013, tmp_path / "out")
     assert "cells more" in str(error.value) and native_name(FIRST) in str(error.value)
+    # nor are all the other hours of the year taken for damaged ones
+    result = run(tmp_path, source, "--damaged", "missing")
+    assert result.exit_code == 1 and "cells more" in result.stderr
+    assert not list((tmp_path / "out").glob("*.zarr"))
+
+
+def test_a_file_that_was_mended_is_noticed(tmp_path, source):
+    whole = file_of(source, 2).read_bytes()
+    truncate(file_of(source, 2))
+    assert run(tmp_path, source, "--damaged", "missing").exit_code == 0
+    file_of(source, 2).write_bytes(whole)
+    listing = find_hours(small_manifest(), source, 2013, "missing")
+    store = open_year(tmp_path / "out" / STORE)
+    with pytest.raises(ChecksumError, match=native_name(FIRST + 2)):
+        compare_sources(store, listing, samples=1)  # of a whole year, 24 would seldom hit it
+
+
+def test_an_encrypted_archive_is_named(tmp_path, source):
+    archive = tmp_path / "archives" / "day.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for hour in range(4):
+            packed.write(file_of(source, hour), file_of(source, hour).name)
+    content = archive.read_bytes()
+    for mark, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):  # of directory and members
+        for found in re.finditer(re.escape(mark), content):
+            at = found.start() + flags
+            content = content[:at] + bytes([content[at] | 1]) + content[at + 1 :]
+    archive.write_bytes(content)
+    result = run(tmp_path, archive.parent)
+    assert result.exit_code == 1 and "day.zip is damaged" in result.stderr
+    assert "encrypted" in result.stderr
 
 
 def test_gaps_inside_the_mask_are_an_error(tmp_path, source):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +80,38 @@ def test_an_interrupted_block_does_not_wait_for_its_tasks():
                 raise KeyboardInterrupt
     assert time.monotonic() - start < 30
     assert not multiprocessing.active_children()
+
+
+PARENT = """
+import os, signal, sys
+from test_parallel import process
+from aqnet.data.parallel import Workers
+
+if __name__ == "__main__":
+    with Workers(2, None) as pool:
+        print(*sorted(set(pool.map(process, range(8)))), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def ended(worker: int) -> bool:
+    """Gone, or a zombie that nobody has collected yet."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(worker)], capture_output=True, text=True)
+    return state.stdout.strip()[:1] in ("", "Z")
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    with (tmp_path / "pids").open("w") as pids:  # a pipe would be open until the workers end
+        done = subprocess.run([sys.executable, tmp_path / "parent.py"], stdout=pids, timeout=60,
+                              env=os.environ | {"PYTHONPATH": path})  # fmt: skip
+    workers = [int(number) for number in (tmp_path / "pids").read_text().split()]
+    assert done.returncode == -signal.SIGKILL and workers
+    until = time.monotonic() + 20
+    while not all(ended(worker) for worker in workers):
+        assert time.monotonic() < until, "a worker goes on without its parent"
+        time.sleep(0.1)
 
 
 def test_a_negative_number_is_refused():

@@ -38,7 +38,7 @@ configs = st.builds(
     ridge=st.booleans(),
     position=st.sampled_from(["none", "rotary"]),
     elevation_start=st.sampled_from([(1.0,), (0.01, 5.0)]),
-    plume_sigma_km=st.sampled_from([NARROW_KM, (900.0, 2000.0)]),
+    plume_sigma_km=st.sampled_from([(80.0, 125.0, 200.0, 900.0), (900.0, 2000.0)]),
 )
 shapes = st.builds(
     Sizes,

@@ -305,6 +305,18 @@ def test_quick_verification_samples_by_seed(copy):
     assert 0 < len(found) < 12  # 24 of 120 hours: one in five
 
 
+@pytest.mark.parametrize("damage", ["lost", "cut short"])
+def test_quick_verification_looks_into_every_shard(copy, damage):
+    shard = copy / "inputs" / "c.1.0.0.0"
+    if damage == "lost":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    for seed in range(12):
+        with pytest.raises(StoreError, match=r"row 48, file inputs/c\.1\.0\.0\.0"):
+            verify_year(copy, samples=1, seed=seed)
+
+
 @pytest.mark.parametrize("name", sorted(set(LAYOUT) - {"inputs"}))
 def test_a_changed_small_array_is_found_when_opening(copy, name):
     array = zarr.open_group(copy, mode="r+")[name]

@@ -83,9 +83,18 @@ def _check_stations(manifest: Manifest, store: Path | None) -> None:
 
 def _check_years(manifest: GridManifest, store: Path | None, deep: bool) -> None:
     from aqnet.data.year_records import check_stores, coverage_table
+    from aqnet.errors import CoverageError, explain
     from aqnet.io import data_root
 
     folder = store or data_root() / manifest.name
+    if store is not None and not store.is_dir():
+        message = explain(
+            f"there is no folder of years of {manifest.name}",
+            expected=f"a folder that holds {manifest.store_file(manifest.years[0])}",
+            found=f"no folder at {store}",
+            remedy="correct --store",
+        )
+        raise CoverageError(message)
     years = check_stores(manifest, folder, deep=deep, progress=Progress())
     if all(year.store is None for year in years):
         click.echo(f"stores: none in {folder} ({manifest.recipe.command} writes them)")

@@ -143,8 +143,7 @@ def _parse(dataset: netCDF4.Dataset, manifest: GridManifest, where: str) -> Hour
     lon2d, _ = _array(dataset, VARIABLES["lon2d"].source_names, where)
     values = np.empty((len(DYNAMIC), *lat2d.shape), dtype=np.float32)
     for k, name in enumerate(DYNAMIC):
-        names = manifest.source_names.get(name) or VARIABLES[name].source_names
-        field, unit = _array(dataset, names, where)
+        field, unit = _array(dataset, manifest.names_of(name), where)
         _check_unit(name, unit, manifest, where)
         if field.shape != lat2d.shape or lon2d.shape != lat2d.shape:
             shapes = f"{name} {field.shape}, lat2d {lat2d.shape}, lon2d {lon2d.shape}"

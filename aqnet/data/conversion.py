@@ -201,6 +201,8 @@ def convert_hour(
     UnitError, FieldError
         Values cannot be what they are said to be, a cell of the mask has none, or surface
         pressure does not fall with the height of the terrain (rows upside down).
+    CoverageError
+        It covers cells of China outside the mask.
     """
     check_mesh(conversion, hour, where)
     for name, values in zip(DYNAMIC, hour.values, strict=True):
@@ -258,6 +260,8 @@ def _check_filled(conversion: Conversion, fields: np.ndarray, where: str) -> Non
     found = [f"{n}: {g} cells without value" for n, g in zip(DYNAMIC, gaps, strict=True) if g]
     more = int((filled_cells(conversion, fields) & ~mask).sum())
     found += [f"{more} cells more"] if more else []
+    # Then it may be the first hour that has gaps: a question of the whole year, not of this hour.
+    kind = CoverageError if more else FieldError
     message = explain(
         f"{where} covers other cells than the first readable hour",
         expected=f"values in the {int(mask.sum())} cells of the mask that {conversion.decided_by} "
@@ -265,4 +269,4 @@ def _check_filled(conversion: Conversion, fields: np.ndarray, where: str) -> Non
         found="; ".join(found),
         remedy="look at both files, and take the one that is wrong out of the folder",
     )
-    raise FieldError(message)
+    raise kind(message)

@@ -106,7 +106,7 @@ class GridManifest(DataSet):
 
     def names_of(self, name: str) -> tuple[str, ...]:
         """Names that a variable may have in the source's files, the first one preferred."""
-        return self.source_names.get(name, VARIABLES[name].source_names)
+        return self.source_names.get(name) or VARIABLES[name].source_names
 
     def times(self, year: int) -> np.ndarray:
         """Hours of the store of `year`: (8760,) or (8784,) datetime64[h], UTC, ends of hours.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from aqnet.data.caqra import HourSource, list_hours, native_name, read_hour
+from aqnet.data.caqra import HourSource, SourceFileError, list_hours, native_name, read_hour
 from aqnet.data.conversion import Conversion, decided, undecided
 from aqnet.data.geography import china_static
 from aqnet.data.ingest_shards import (
@@ -91,7 +91,8 @@ def ingest_year(
     damaged : "stop" or "missing"
         What to do about a file that cannot be read, lacks a variable or has impossible values:
         end with an error, or record the hour as missing with the reason. A wrong unit or
-        another grid is a wrong setting or a wrong folder: always an error.
+        another grid is a wrong setting or a wrong folder: always an error; so are values in
+        more cells of China than the hour that decided the mask has.
     force : bool
         Write the store anew; an existing one stays until the new one is complete.
     progress : callable
@@ -107,7 +108,8 @@ def ingest_year(
     SourceFileError, FieldError, UnitError, GridError, DataError
         Files that cannot be used; lists all of a shard (DataError if for several reasons).
     CoverageError
-        No hour of the year, no cell of the mask, or a year that is not in the manifest.
+        No hour of the year, no cell of the mask, cells beyond the mask, or a year that is not
+        in the manifest.
     ChecksumError, StoreError
         The store is finished, but from other files or from another manifest.
     StoreBusyError, StorageFullError
@@ -200,7 +202,10 @@ def _spec(
     fields |= {name: static[name].values for name in ("elevation", "population")}
     stacked = np.stack([fields[name] for name in STATIC])
     spec = YearSpec.from_manifest(manifest, year, stacked, conversion.mask)
-    recipe = spec.attributes["recipe"] | {"ingest": conversion.described()}
+    decisions = conversion.described()
+    if static.attrs["missing"]:  # the store holds NaN there
+        decisions["static_missing"] = static.attrs["missing"]
+    recipe = spec.attributes["recipe"] | {"ingest": decisions}
     return replace(spec, attributes=spec.attributes | {"recipe": recipe})
 
 
@@ -234,7 +239,8 @@ def compare_sources(store: YearStore, listing: Listing, samples: int = _SAMPLES)
     listing : Listing
         Of the files as they are now.
     samples : int
-        Hours whose files are read and hashed, spread over the year.
+        Hours whose files are read and hashed, spread over the year. Those of the hours that are
+        missing in the store although there is a file are read as well: they may be mended.
 
     Raises
     ------
@@ -244,14 +250,17 @@ def compare_sources(store: YearStore, listing: Listing, samples: int = _SAMPLES)
         A file is not the one that the store was made from.
     """
     recorded = store.source_sha256.any(axis=1)
-    there = np.array([time in listing.sources for time in store.times]) & ~_unread(store)
+    listed, unread = np.array([time in listing.sources for time in store.times]), _unread(store)
+    there = listed & ~unread
     if (recorded != there).any():
         raise _other_hours(store, there, recorded)
-    rows = np.flatnonzero(there)
+    rows, lacking = np.flatnonzero(there), np.flatnonzero(listed & ~store.valid.any(axis=1))
     rows = rows[np.unique(np.linspace(0, rows.size - 1, samples).astype(int))]
-    row_of = {listing.sources[store.times[row]]: row for row in rows}
+    row_of = {listing.sources[store.times[row]]: row for row in np.union1d(rows, lacking)}
     for source, content in read_contents(row_of):
         row = row_of[source]
+        if unread[row] and isinstance(content, SourceFileError):
+            continue
         if not np.array_equal(sha256_of(content_of(content)), store.source_sha256[row]):
             raise _other_file(store, source, row, sha256_of(content))
 
@@ -283,9 +292,10 @@ def _other_hours(store: YearStore, there: np.ndarray, recorded: np.ndarray) -> S
 
 
 def _other_file(store: YearStore, source: HourSource, row: int, found: np.ndarray) -> ChecksumError:
+    digest = store.source_sha256[row]
     message = explain(
         f"{source.name} is not the file that {store.path} was made from",
-        expected=f"sha256 {store.source_sha256[row].tobytes().hex()}",
+        expected=f"sha256 {digest.tobytes().hex()}" if digest.any() else "an unreadable file",
         found=f"sha256 {found.tobytes().hex()}",
         remedy="restore the file, or write the store anew: --force",
     )

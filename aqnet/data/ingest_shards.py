@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,8 +23,9 @@ __all__ = ["HOUR_ERRORS", "Damaged", "Shard", "content_of", "ingest_shard", "sha
 Damaged = Literal["stop", "missing"]
 # What can be wrong with an hour; all else (disk, weights, geography) is not the hour's fault.
 HOUR_ERRORS = (SourceFileError, FieldError, UnitError, CoverageError, GridError)
-# A wrong unit or another grid is a wrong setting or a wrong folder, never a damaged hour.
-_ALWAYS_STOP = (UnitError, GridError)
+# A wrong unit or another grid is a wrong setting or a wrong folder, never a damaged hour; cells
+# beyond the mask say that the hour which decided the mask had gaps.
+_ALWAYS_STOP = (UnitError, GridError, CoverageError)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def ingest_shard(conversion: Conversion, shard: Shard) -> int:
 
     Raises
     ------
-    SourceFileError, FieldError, UnitError, GridError, DataError
+    SourceFileError, FieldError, UnitError, GridError, CoverageError, DataError
         Hours that cannot be used; lists them all. Nothing is written then.
     StorageFullError
         No room.
@@ -80,10 +82,30 @@ def ingest_shard(conversion: Conversion, shard: Shard) -> int:
         except HOUR_ERRORS as problem:
             problems.append((source, problem))
             missing[row] = _reason(source, problem)
+    for source, problem in _copies(row_of, digests):
+        if row_of[source] not in missing:
+            problems.append((source, problem))
+            missing[row_of[source]] = _reason(source, problem)
     if problems and (shard.damaged == "stop" or _always_stop(problems)):
         raise unusable(problems)
     write_shard(shard.partial, shard.number, inputs, digests, missing)
     return len(missing)
+
+
+def _copies(
+    row_of: dict[HourSource, int], digests: np.ndarray
+) -> Iterator[tuple[HourSource, SourceFileError]]:
+    """Hours whose files are equal: one of them is a copy, and nothing tells which."""
+    names: dict[bytes, list[str]] = {}
+    for source, row in row_of.items():
+        names.setdefault(digests[row].tobytes(), []).append(source.name)
+    for source, row in row_of.items():
+        same = names[digests[row].tobytes()]
+        if len(same) > 1:
+            yield source, SourceFileError(explain(
+                f"{source.name} is byte for byte the file of another hour",
+                expected="another file for each hour", found=", ".join(same),
+                remedy="fetch these files again"))  # fmt: skip
 
 
 def sha256_of(content: bytes) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +26,13 @@ def _start(state: object) -> None:
     _state = state
     # Ctrl-C reaches all processes of a terminal; the one that started the others ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent (kill -9, out of memory) ends nobody: its tasks would go on, then wait."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _call(function: Callable, task: object) -> object:

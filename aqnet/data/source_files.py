@@ -29,8 +29,11 @@ __all__ = [
 # The daily means of the same source, CN-Reanalysis-daily-*, have another name and do not match.
 _NAME = re.compile(r"CN-Reanalysis(\d{4})(\d{2})(\d{2})(\d{2})\.nc")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-# What zipfile, tarfile and their decompressors raise on damaged archives.
-_BROKEN_ARCHIVE = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
+# What zipfile, tarfile and their decompressors raise on archives that are damaged, encrypted or
+# packed by an unknown method (the last two: RuntimeError).
+_BROKEN_ARCHIVE = (
+    OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError
+)  # fmt: skip
 
 
 class SourceFileError(DataError):

@@ -227,8 +227,9 @@ def verify_year(path: str | Path, deep: bool = False, samples: int = 24, seed: i
                 progress: Callable[[str, float], None] = lambda step, share: None) -> str:
     """Compare a store with the digests in it; return the digest of its content.
 
-    `deep` reads all hours, otherwise `samples` hours drawn with `seed`, first and last
-    included. `progress` is called with a text and the share done, 0 to 1.
+    `deep` reads all hours, otherwise `samples` hours drawn with `seed`, the last one, and the
+    first of each shard that has values: a file that is lost or cut short is always found.
+    `progress` is called with a text and the share done, 0 to 1.
 
     Raises
     ------
@@ -241,7 +242,9 @@ def verify_year(path: str | Path, deep: bool = False, samples: int = 24, seed: i
         rows = np.arange(hours)
     else:
         drawn = np.random.default_rng(seed).choice(hours, samples, replace=False)
-        rows = np.union1d(drawn, [0, hours - 1])
+        held = np.flatnonzero(store.valid.any(1))
+        first = held[np.unique(held // SHARD_HOURS, return_index=True)[1]]
+        rows = np.unique(np.concatenate([drawn, first, [0, hours - 1]]))
     for done, row in enumerate(rows.tolist(), start=1):
         _verify_hour(store, row)
         progress(f"hours of {store.path.name}", done / len(rows))

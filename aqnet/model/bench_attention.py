@@ -23,7 +23,7 @@ from aqnet.errors import AqnetError, explain
 from aqnet.model.aggregation import VariableAggregation
 from aqnet.model.check_attention import Sizes, made_up_context
 from aqnet.model.physics_attention import PhysicsAttention, PhysicsConfig
-from aqnet.model.sorted_attention import KERNELS, require_kernel
+from aqnet.model.sorted_attention import require_kernel
 
 __all__ = [
     "CASES",
@@ -204,7 +204,7 @@ def extra_memory(what: str, case: str, sizes: Sizes, device: str, kernel: str, d
 # ---- tables
 
 
-def _costs(what: str, cases: tuple[str, ...], sizes, device, kernel, dtype, repeats) -> list[Cost]:
+def _costs(what, cases, sizes, device, kernel, dtype, repeats, memory) -> list[Cost]:
     """Cases in turn, so that a change of the machine's speed meets all of them."""
     arguments = (sizes, device, kernel, dtype)
     calls = {case: _MAKERS[what](case, *arguments) for case in cases}
@@ -213,10 +213,8 @@ def _costs(what: str, cases: tuple[str, ...], sizes, device, kernel, dtype, repe
         for case, call in calls.items():
             seconds[case] = min(seconds[case], best_seconds(call, device, 1))
     del calls
-    return [
-        Cost(case, sizes.tokens, seconds[case], extra_memory(what, case, *arguments))
-        for case in cases
-    ]
+    peaks = {case: extra_memory(what, case, *arguments) if memory else None for case in cases}
+    return [Cost(case, sizes.tokens, seconds[case], peaks[case]) for case in cases]
 
 
 def attention_costs(
@@ -226,8 +224,9 @@ def attention_costs(
     kernel: str = "cpu",
     dtype: torch.dtype = torch.float32,
     repeats: int = 3,
+    memory: bool = True,
 ) -> list[Cost]:
-    """Cost of attention with each of `cases` (keys of CASES).
+    """Cost of attention with each of `cases` (keys of CASES); without `memory` its time only.
 
     Raises
     ------
@@ -235,7 +234,7 @@ def attention_costs(
         The kernel does not serve the device or dtype.
     """
     require_kernel(kernel, torch.device(device).type, dtype)
-    return _costs("attention", cases, sizes, device, kernel, dtype, repeats)
+    return _costs("attention", cases, sizes, device, kernel, dtype, repeats, memory)
 
 
 def aggregation_costs(
@@ -243,7 +242,7 @@ def aggregation_costs(
 ) -> list[Cost]:
     """Cost of collapsed aggregation of 15 variables, and of `torch.nn.MultiheadAttention`."""
     cases = ("nn.MultiheadAttention", "collapsed")
-    return _costs("aggregation", cases, sizes, device, next(iter(KERNELS)), dtype, repeats)
+    return _costs("aggregation", cases, sizes, device, "", dtype, repeats, True)
 
 
 def growth(costs: list[Cost]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ __all__ = ["HourWeather", "Weather"]
 
 _AIR_DENSITY, _EARTH_SPIN = 1.2, 7.2921e-5
 _CLOSED_CELLS = 4
+_FRONT = 1.6  # sharpness of fronts: tanh of this many standard deviations of the thermal wave
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,27 @@ class HourWeather:
     stable: np.ndarray
     rain: np.ndarray
     wind: np.ndarray
+
+
+class _Moment(NamedTuple):
+    """Day of the year (1.0 is its beginning), local solar hour (W,), cosine of the sun's zenith
+    angle (H, W), and growth of the mixing layer (1, W): 0 at night, 1 at 14 h."""
+
+    day: float
+    solar: np.ndarray
+    light: np.ndarray
+    grown: np.ndarray
+
+
+class _Waves(NamedTuple):
+    """Synoptic fields: psi (H+1, W+1), m2/s, before blocking; the others (H, W), without unit."""
+
+    psi: np.ndarray
+    front: np.ndarray
+    thermal: np.ndarray
+    moist: np.ndarray
+    wet: np.ndarray
+    cloud: np.ndarray
 
 
 def _centres(corners: np.ndarray) -> np.ndarray:
@@ -109,36 +132,48 @@ class Weather:
 
     def at(self, hour: float) -> HourWeather:
         """Weather at `hour`, hours since 1970-01-01 UTC (the middle of an averaging hour)."""
-        geometry = self.world.geometry
+        moment = self._moment(hour)
+        waves = self._waves(hour, moment.day)
+        flux_x, flux_y = self._fluxes(waves.psi + self._mean(moment.day), moment.day)
+        carried = self._centre_wind(flux_x, flux_y)
+        speed = np.hypot(*carried)
+        single = dict(zip(("temp", "rh", "psfc"), self._air(waves, moment), strict=True))
+        single["u"], single["v"] = self._surface_wind(carried, moment)
+        single["depth"], single["day_depth"] = self._depths(waves, moment, speed)
+        single["sunlight"] = np.maximum(moment.light, 0) * (1 - 0.9 * waves.cloud)
+        single["stable"] = (1 - moment.grown) / (1 + (speed / 7.0) ** 2)
+        single["rain"], single["wind"] = self._rain(waves, moment.day), speed
+        single = {name: field.astype(np.float32) for name, field in single.items()}
+        return HourWeather(flux_x=flux_x, flux_y=flux_y, **single)
+
+    def _moment(self, hour: float) -> _Moment:
         time = np.datetime64("1970-01-01", "s") + np.timedelta64(round(hour * 3600), "s")
         day = (time - time.astype("datetime64[Y]")) / np.timedelta64(1, "D") + 1.0
-        solar = local_solar_hour(time, geometry.lon)
-        corner = self._modes.fields(hour, geometry.lat_edges, geometry.lon_edges)
-        front = np.tanh(1.6 * corner[1])
-        psi_free = self._synoptic_psi(corner, day)
-        psi, thermal, moist = _centres(corner)
-        light = climate.sun(geometry.lat, solar, day)
-        wet = 0.75 * moist - 0.45 * psi
-        cloud = 1 / (1 + np.exp(-2.2 * (wet - 0.5 + 0.9 * self._dry)))
-        air = self._air(_centres(front), thermal, moist, light, cloud, solar, day, psi_free)
+        solar = local_solar_hour(time, self.world.geometry.lon)
+        light = climate.sun(self.world.geometry.lat, solar, day)
         grown = np.clip(np.sin(np.pi * (solar - 8.0) / 12.0), 0.0, 1.0)[None, :]
-        depth, day_depth = self._depths(0.5 * (_centres(front) + thermal), cloud, grown, day)
-        flux_x, flux_y = self._fluxes(psi_free + self._mean(day), day)
-        carried = (0.5 * (flux_x[:, 1:] + flux_x[:, :-1]) / geometry.dy,
-                   0.5 * (flux_y[1:] + flux_y[:-1]) / geometry.dx)  # fmt: skip
-        speed = np.hypot(*carried)
-        depth = depth + self.config.mixing.per_wind_s * speed
-        day_depth = day_depth + self.config.mixing.per_wind_s * speed
-        u, v = self._surface_wind(carried, grown, light, solar)
-        stable = (1 - grown) / (1 + (speed / 7.0) ** 2)
+        return _Moment(float(day), solar, light, grown)
+
+    def _waves(self, hour: float, day: float) -> _Waves:
+        geometry = self.world.geometry
+        corner = self._modes.fields(hour, geometry.lat_edges, geometry.lon_edges)
+        psi, thermal, moist = _centres(corner)
+        front = _centres(np.tanh(_FRONT * corner[1]))
+        wet = 0.75 * moist - 0.45 * psi  # humid air, and air that rises in low pressure
+        cloud = 1 / (1 + np.exp(-2.2 * (wet - 0.5 + 0.9 * self._dry)))
+        return _Waves(self._synoptic_psi(corner, day), front, thermal, moist, wet, cloud)
+
+    def _centre_wind(self, flux_x, flux_y) -> tuple[np.ndarray, np.ndarray]:
+        """Eastward and northward wind of the carrying layer at the centres, m/s."""
+        geometry = self.world.geometry
+        east = 0.5 * (flux_x[:, 1:] + flux_x[:, :-1]) / geometry.dy
+        return east, 0.5 * (flux_y[1:] + flux_y[:-1]) / geometry.dx
+
+    def _rain(self, waves: _Waves, day: float) -> np.ndarray:
+        """Rain, mm/h: where the air is wetter than the climate of the place needs for it."""
         threshold = 1.9 - 1.2 * (climate.mean_humidity(self._dry, day) - 45.0) / 35.0
-        rain = self.config.climate.rain_mm_h * np.maximum(wet - threshold, 0.0) * (1 - self._dry)
-        sunlight = np.maximum(light, 0) * (1 - 0.9 * cloud)
-        single = [np.asarray(f, dtype=np.float32) for f in (*air, depth, day_depth, sunlight,
-                                                            stable, rain, speed)]  # fmt: skip
-        temp, rh, psfc, depth, day_depth, sunlight, stable, rain, speed = single
-        return HourWeather(u.astype(np.float32), v.astype(np.float32), temp, rh, psfc, flux_x,
-                           flux_y, depth, day_depth, sunlight, stable, rain, speed)  # fmt: skip
+        above = np.maximum(waves.wet - threshold, 0.0)
+        return self.config.climate.rain_mm_h * above * (1 - self._dry)
 
     def _speed(self, day: float) -> np.ndarray:
         """Rms speed of the synoptic flow on the corner rows, m/s, (H+1, 1)."""
@@ -151,7 +186,7 @@ class Weather:
     def _synoptic_psi(self, corner: np.ndarray, day: float) -> np.ndarray:
         """Streamfunction of the travelling weather, m2/s, (H+1, W+1), before blocking."""
         # A trough along every front: the wind turns where warm and cold air meet.
-        kink = np.log(2 * np.cosh(1.6 * corner[1])) / 1.6 - 0.95
+        kink = np.log(2 * np.cosh(_FRONT * corner[1])) / _FRONT - 0.95
         shape = corner[0] + self.config.synoptic.front_strength * kink
         return shape * self._speed(day) / self._modes.wind_per_psi
 
@@ -182,47 +217,63 @@ class Weather:
         noon = np.maximum(climate.sun(lat, np.array([12.0]), day), 0.05)
         return self.config.mixing.convective_m * noon**0.8
 
-    def _depths(self, warmth, cloud, grown, day: float) -> tuple[np.ndarray, np.ndarray]:
-        """Mixing depth now and at the day's deepest, m, without the part due to wind."""
+    def _depths(self, waves: _Waves, moment: _Moment, speed) -> tuple[np.ndarray, np.ndarray]:
+        """Mixing depth now and at the day's deepest, m."""
         mixing, geometry = self.config.mixing, self.world.geometry
-        convective = self._clear_depth(geometry.lat, day) * (1 - 0.6 * cloud)
+        convective = self._clear_depth(geometry.lat, moment.day) * (1 - 0.6 * waves.cloud)
         convective = convective * (0.75 + 0.6 * self._dry)
         convective = convective * np.where(self.world.land, 1.0, 0.4)
         # Warm air over cold ground is stable, cold air over warm ground is not.
+        warmth = 0.5 * (waves.front + waves.thermal)
         still = np.minimum(np.exp(-mixing.stability * warmth), 3.0)  # deepest: some 4 km
-        return mixing.night_m + convective * grown * still, mixing.night_m + convective * still
+        by_wind = mixing.per_wind_s * speed
+        return (
+            mixing.night_m + convective * moment.grown * still + by_wind,
+            mixing.night_m + convective * still + by_wind,
+        )
 
-    def _surface_wind(self, carried, grown, light, solar) -> tuple[np.ndarray, np.ndarray]:
+    def _surface_wind(self, carried, moment: _Moment) -> tuple[np.ndarray, np.ndarray]:
         """Wind near the ground: weaker, turned towards low pressure, with slope winds, m/s."""
         terrain = self.config.terrain
-        share = terrain.surface_share_night + grown * (
+        share = terrain.surface_share_night + moment.grown * (
             terrain.surface_share_day - terrain.surface_share_night
         )
         angle = np.deg2rad(terrain.surface_turning_deg) * np.where(self.world.land, 1.0, 0.4)
         east = share * (carried[0] * np.cos(angle) - carried[1] * np.sin(angle))
         north = share * (carried[0] * np.sin(angle) + carried[1] * np.cos(angle))
-        breeze = terrain.slope_wind_m_s * np.sin(2 * np.pi * (solar - 9.0) / 24.0)[None, :]
+        breeze = terrain.slope_wind_m_s * np.sin(2 * np.pi * (moment.solar - 9.0) / 24.0)[None]
         return east + breeze * self._uphill[0], north + breeze * self._uphill[1]
 
-    def _air(self, front, thermal, moist, light, cloud, solar, day, psi_free):
+    def _air(self, waves: _Waves, moment: _Moment) -> tuple[np.ndarray, ...]:
         """Temperature (K), relative humidity (%), surface pressure (Pa)."""
         settings, world, geometry = self.config.climate, self.world, self.world.geometry
-        warm = 0.5 * (1 + climate.season(day))
+        lapse, warm = settings.lapse_rate_k_per_km, 0.5 * (1 + climate.season(moment.day))
         anomaly = settings.anomaly_winter_k * (1 - warm) + settings.anomaly_summer_k * warm
-        mean = climate.mean_temperature(geometry.lat, world.elevation, world.land, day,
-                                        settings.lapse_rate_k_per_km)  # fmt: skip
-        daily = mean + anomaly * (0.6 * front + 0.5 * thermal)
-        cycle = np.cos(2 * np.pi * (solar - 15.0) / 24.0)[None, :]
-        swing = settings.diurnal_k * (1.3 - 0.7 * cloud) * (0.8 + 0.5 * self._dry)
+        mean = climate.mean_temperature(
+            geometry.lat, world.elevation, world.land, moment.day, lapse
+        )
+        daily = mean + anomaly * (0.6 * waves.front + 0.5 * waves.thermal)
+        cycle = np.cos(2 * np.pi * (moment.solar - 15.0) / 24.0)[None, :]
+        swing = settings.diurnal_k * (1.3 - 0.7 * waves.cloud) * (0.8 + 0.5 * self._dry)
         temp = daily + swing * cycle * np.where(world.land, 1.0, 0.25)
-        mean_rh = np.clip(climate.mean_humidity(self._dry, day) / 100.0, 0.05, 0.95)
-        logit = np.log(mean_rh / (1 - mean_rh)) + settings.humidity_spread * (
-            0.8 * moist + 0.4 * front
+        psfc = climate.surface_pressure(
+            self._sea_level(waves, moment), daily, world.elevation, lapse
+        )
+        return temp, self._humidity(daily, temp, waves, moment.day), psfc
+
+    def _humidity(self, daily, temp, waves: _Waves, day: float) -> np.ndarray:
+        """Relative humidity, %: the vapour of a day stays, so it falls as the day warms."""
+        usual = np.clip(climate.mean_humidity(self._dry, day) / 100.0, 0.05, 0.95)
+        logit = np.log(usual / (1 - usual)) + self.config.climate.humidity_spread * (
+            0.8 * waves.moist + 0.4 * waves.front
         )
         vapour = saturation_vapour_pressure_hpa(daily - 273.15) / (1 + np.exp(-logit))
-        rh = np.clip(100.0 * vapour / saturation_vapour_pressure_hpa(temp - 273.15), 5.0, 100.0)
-        wave = settings.pressure_factor * _AIR_DENSITY * self._coriolis * _centres(psi_free)
-        tide = 120.0 * np.cos(4 * np.pi * (solar - 10.0) / 24.0)[None, :]  # semidiurnal, 10 h
-        level = climate.sea_level_pressure(geometry.lat, geometry.lon, day) + wave + tide
-        psfc = climate.surface_pressure(level, daily, world.elevation, settings.lapse_rate_k_per_km)
-        return temp, rh, psfc
+        return np.clip(100.0 * vapour / saturation_vapour_pressure_hpa(temp - 273.15), 5.0, 100.0)
+
+    def _sea_level(self, waves: _Waves, moment: _Moment) -> np.ndarray:
+        """Pressure at sea level, Pa: climate, geostrophic waves, and the semidiurnal tide."""
+        geometry = self.world.geometry
+        factor = self.config.climate.pressure_factor
+        wave = factor * _AIR_DENSITY * self._coriolis * _centres(waves.psi)
+        tide = 120.0 * np.cos(4 * np.pi * (moment.solar - 10.0) / 24.0)[None, :]
+        return climate.sea_level_pressure(geometry.lat, geometry.lon, moment.day) + wave + tide
