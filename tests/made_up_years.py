@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from aqnet.data.years import YearSpec, year_times
 
 from aqnet.data.year_writer import YearWriter
+from aqnet.data.years import YearSpec, year_times
 from aqnet.grid import GRIDS, Grid
 from aqnet.variables import DYNAMIC
 
@@ -79,6 +79,7 @@ def made_up_spec(
         "title": "made-up fields",
         "manifest": "made-up",
         "manifest_sha256": "0" * 64,
+        "manifest_content": {},
         "synthetic": True,
         "utc_offset_h": OFFSET_H,
         "licence": "none",

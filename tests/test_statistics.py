@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 from dataclasses import replace
 
@@ -35,6 +36,8 @@ from aqnet.data.statistics import (
     write_statistics,
 )
 from aqnet.data.statistics_file import check_statistics
+from aqnet.data.training_data import open_training_data
+from aqnet.data.year_records import record_stores
 from aqnet.data.year_writer import YearWriter
 from aqnet.data.years import YearSet, YearSpec, open_year, year_times
 from aqnet.errors import (
@@ -45,6 +48,7 @@ from aqnet.errors import (
     ManifestError,
     ParameterError,
     StorageFullError,
+    StoreError,
 )
 from aqnet.grid import GRIDS
 from aqnet.io import repository_root
@@ -470,3 +474,29 @@ def test_the_command(described, tmp_path):
     stations = str(repository_root() / "data_manifests" / "beijing.yaml")
     refused = CliRunner().invoke(stats_command, [stations])
     assert isinstance(refused.exception, ManifestError)
+
+
+def test_training_opens_recorded_data_alone(described, tmp_path):
+    path, manifest, write = described
+    folder = write(tmp_path / "stores", [2013, 2014, 2015])
+    with pytest.raises(CoverageError, match="not recorded"):
+        open_training_data(manifest, folder)
+    record_stores(manifest, folder)
+    with pytest.raises(ChecksumError, match="statistics of twin are not recorded"):
+        open_training_data(manifest, folder)
+    write_statistics(statistics_of_manifest(manifest, folder, HERE), folder / "statistics.nc")
+    record_stores(manifest, folder)
+    data = open_training_data(manifest, folder)
+    assert len(data.years.times) == 3 * 96 and list(data.splits) == ["train", "validation", "test"]
+    assert data.normaliser.digest == normaliser_of_statistics(data.statistics).digest
+
+    content = yaml.safe_load(path.read_text())
+    content["split"]["train"]["end"] = "2013-01-03"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ChecksumError, match="something else: split"):
+        open_training_data(load_manifest(path), folder)
+
+    shutil.rmtree(folder / manifest.store_file(2014))
+    write(folder, [2014], seed=5)
+    with pytest.raises(StoreError, match="differs from manifest twin: content_sha256"):
+        open_training_data(manifest, folder)

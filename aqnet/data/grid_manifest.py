@@ -38,6 +38,10 @@ _NOT_IN_STORES = {
 }  # fmt: skip
 
 
+# Keys whose difference shows in another line of a comparison.
+_COMPARED_ALONE = {"grid", "name", "source_utc_offset_h", "synthetic"}
+
+
 class GridManifest(DataSet):
     """Description of hourly fields on a grid; see `data_manifests/caqra.yaml`.
 
@@ -60,9 +64,14 @@ class GridManifest(DataSet):
     _path: Path | None = PrivateAttr(default=None)
 
     @property
+    def content(self) -> dict:
+        """The keys that decide what a store holds, as JSON values; every store carries them."""
+        return self.model_dump(mode="json", exclude=_NOT_IN_STORES)
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the keys that decide what a store holds; texts, years and splits do not."""
-        return sha256_json(self.model_dump(mode="json", exclude=_NOT_IN_STORES))
+        """SHA-256 of `content`: texts, years and splits do not make other stores."""
+        return sha256_json(self.content)
 
     @field_validator("source_utc_offset_h")
     @classmethod
@@ -145,6 +154,9 @@ class GridManifest(DataSet):
             "keep_bits": ({n: VARIABLES[n].keep_bits for n in DYNAMIC}, held["keep_bits"]),
             "hours": (_extent(self.times(year)), _extent(store.times)),
         }
+        ours, theirs = self.content, held["manifest_content"]
+        for key in sorted({*ours, *theirs} - _COMPARED_ALONE):
+            pairs[f"`{key}` of the manifest"] = (ours.get(key), theirs.get(key))
         if entry is not None:
             pairs["content_sha256"] = (entry.content_sha256, store.digest)
         return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -83,6 +83,7 @@ def write_made_up_year(
         "title": "made-up fields",
         "manifest": "made-up",
         "manifest_sha256": "0" * 64,
+        "manifest_content": {},
         "synthetic": True,
         "utc_offset_h": 8.0,
         "licence": "none",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['collapsed_attention', 'VariableAggregation']
+__all__ = ['VariableAggregation', 'collapsed_attention']
 
 # %% ../../nbs/29_aggregation.ipynb #7c9ef3cc
 __all__ = ["VariableAggregation", "collapsed_attention"]

@@ -18,9 +18,26 @@ from .attention import ModelError, PhysicalContext
 from .position import POSITION_STEP_KM, Geometry, departure_points
 
 # %% auto #0
-__all__ = ['DIRECTIONS', 'SCALE_M', 'MIDDLE_KM', 'EXACT_BITS', 'SHORT_BITS', 'PLUME_TIMES', 'KM2_H_PER_M2_S', 'Strength',
-           'barrier_height', 'elevation_rows', 'ElevationBarrier', 'plume_features', 'plume_rows', 'Plume',
-           'plume_scales', 'ridge_features', 'ridge_rows', 'RidgeBarrier']
+__all__ = [
+    'DIRECTIONS',
+    'EXACT_BITS',
+    'KM2_H_PER_M2_S',
+    'MIDDLE_KM',
+    'PLUME_TIMES',
+    'SCALE_M',
+    'SHORT_BITS',
+    'ElevationBarrier',
+    'Plume',
+    'RidgeBarrier',
+    'Strength',
+    'barrier_height',
+    'elevation_rows',
+    'plume_features',
+    'plume_rows',
+    'plume_scales',
+    'ridge_features',
+    'ridge_rows',
+]
 
 # %% ../../nbs/24_biases.ipynb #87361b9e
 __all__ = ["DIRECTIONS", "PLUME_TIMES", "ElevationBarrier", "Plume", "RidgeBarrier", "Strength",
