@@ -9,6 +9,7 @@ from aqnet.cli.bench import bench
 from aqnet.cli.console import Group
 from aqnet.cli.data import data
 from aqnet.cli.runs import params, run
+from aqnet.cli.terrain import terrain
 from aqnet.cli.wind_scan import wind_scan
 
 __all__ = ["main"]
@@ -21,5 +22,5 @@ def main(debug: bool) -> None:
     """Air-quality forecasting: data, runs of notebooks, reports."""
 
 
-for command in (run, params, data, wind_scan, bench):
+for command in (run, params, data, wind_scan, terrain, bench):
     main.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from aqnet.cli.bench_attention import attention
 from aqnet.cli.bench_loader import loader
 
 __all__ = ["bench"]
@@ -14,4 +15,5 @@ def bench() -> None:
     """Measure speed and memory of the parts that run on every rank."""
 
 
-bench.add_command(loader)
+for command in (attention, loader):
+    bench.add_command(command)

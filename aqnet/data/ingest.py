@@ -122,7 +122,7 @@ def ingest_year(
         store = open_year(path)
         compare_with_manifest(store, manifest, year)
         compare_sources(store, listing)
-        progress(f"{path.name} is finished; the files are as they were (hours all, content of a sample)", 1.0)
+        progress(f"{path.name} is finished; the files are as they were (sampled)", 1.0)
         return path
     progress("grid, weights and mask", 0.0)
     conversion, spec = prepare(manifest, listing, year)

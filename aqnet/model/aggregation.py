@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['VariableAggregation', 'collapsed_attention']
+__all__ = ['collapsed_attention', 'VariableAggregation']
 
 # %% ../../nbs/29_aggregation.ipynb #7c9ef3cc
 __all__ = ["VariableAggregation", "collapsed_attention"]

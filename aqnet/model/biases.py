@@ -18,26 +18,9 @@ from .attention import ModelError, PhysicalContext
 from .position import POSITION_STEP_KM, Geometry, departure_points
 
 # %% auto #0
-__all__ = [
-    'DIRECTIONS',
-    'EXACT_BITS',
-    'KM2_H_PER_M2_S',
-    'MIDDLE_KM',
-    'PLUME_TIMES',
-    'SCALE_M',
-    'SHORT_BITS',
-    'ElevationBarrier',
-    'Plume',
-    'RidgeBarrier',
-    'Strength',
-    'barrier_height',
-    'elevation_rows',
-    'plume_features',
-    'plume_rows',
-    'plume_scales',
-    'ridge_features',
-    'ridge_rows',
-]
+__all__ = ['DIRECTIONS', 'SCALE_M', 'MIDDLE_KM', 'EXACT_BITS', 'SHORT_BITS', 'PLUME_TIMES', 'KM2_H_PER_M2_S', 'Strength',
+           'barrier_height', 'elevation_rows', 'ElevationBarrier', 'plume_features', 'plume_rows', 'Plume',
+           'plume_scales', 'ridge_features', 'ridge_rows', 'RidgeBarrier']
 
 # %% ../../nbs/24_biases.ipynb #87361b9e
 __all__ = ["DIRECTIONS", "PLUME_TIMES", "ElevationBarrier", "Plume", "RidgeBarrier", "Strength",
@@ -98,7 +81,7 @@ class ElevationBarrier(nn.Module):
         """Height (N,) in units of 1000 m whose excess at the source is held back."""
         return barrier_height(context, self.direction, self.alpha().dtype)
 
-# %% ../../nbs/24_biases.ipynb #842ef161
+# %% ../../nbs/24_biases.ipynb #36af25a7
 MIDDLE_KM = (EARTH_RADIUS_KM, 0.0, 0.0)  # from the earth's middle to the domain's
 EXACT_BITS, SHORT_BITS = 23, 8  # sums of exact products in float32; significand of bfloat16
 
@@ -119,7 +102,8 @@ def _exact_unit(gamma: torch.Tensor, place: Geometry) -> torch.Tensor:
     reach = place.centred.abs().amax(0).sum().to(gamma.dtype)
     steps = torch.maximum(largest * reach * 2.0**-EXACT_BITS / POSITION_STEP_KM,
                           largest * 2.0**-SHORT_BITS)
-    return torch.exp2(steps.log2().ceil())[:, :, None, None]
+    tiny = torch.finfo(steps.dtype).tiny  # a strength of zero, in the functional form
+    return torch.exp2(steps.clamp_min(tiny).log2().ceil())[:, :, None, None]
 
 # %% ../../nbs/24_biases.ipynb #0348d82c
 def plume_features(context: PhysicalContext, gamma: torch.Tensor,

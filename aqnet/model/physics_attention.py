@@ -19,19 +19,8 @@ from .position import relative_bucket, rotary_angles, rotate
 from .sorted_attention import blockwise_attention, dense_attention, fused_attention
 
 # %% auto #0
-__all__ = [
-    'PhysicsAttention',
-    'PhysicsConfig',
-    'Positive',
-    'RelativePosition',
-    'Wavelength',
-    'footprint',
-    'method_of',
-    'parameter_groups',
-    'physics_attention',
-    'strength_parameters',
-    'turned',
-]
+__all__ = ['Positive', 'Wavelength', 'PhysicsConfig', 'method_of', 'RelativePosition', 'PhysicsAttention', 'turned',
+           'physics_attention', 'strength_parameters', 'parameter_groups', 'footprint']
 
 # %% ../../nbs/27_physics_attention.ipynb #4c8f1e81
 __all__ = ["PhysicsAttention", "PhysicsConfig", "RelativePosition", "footprint",

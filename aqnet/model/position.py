@@ -13,17 +13,8 @@ import torch
 from ..grid import EARTH_RADIUS_KM
 
 # %% auto #0
-__all__ = [
-    'METRES_PER_KM',
-    'POSITION_STEP_KM',
-    'SECONDS_PER_HOUR',
-    'Geometry',
-    'departure_points',
-    'geometry',
-    'relative_bucket',
-    'rotary_angles',
-    'rotate',
-]
+__all__ = ['POSITION_STEP_KM', 'SECONDS_PER_HOUR', 'METRES_PER_KM', 'Geometry', 'geometry', 'departure_points', 'rotary_angles',
+           'rotate', 'relative_bucket']
 
 # %% ../../nbs/23_position.ipynb #1ca317c8
 __all__ = ["POSITION_STEP_KM", "Geometry", "departure_points", "geometry", "relative_bucket",

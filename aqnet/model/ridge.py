@@ -19,23 +19,9 @@ from ..io import data_root
 from .array_cache import CacheError, read_arrays, write_arrays
 
 # %% auto #0
-__all__ = [
-    'ERROR_NAMES',
-    'NEAR_PATCHES',
-    'RIDGE_REGULARISATION',
-    'RIDGE_VERSION',
-    'RidgeFactors',
-    'RidgeSpec',
-    'factor_ridge',
-    'load_ridge',
-    'patch_elevation',
-    'ridge_errors',
-    'ridge_matrix',
-    'ridge_path',
-    'ridge_spec',
-    'save_ridge',
-    'verify_ridge',
-]
+__all__ = ['RIDGE_REGULARISATION', 'NEAR_PATCHES', 'ERROR_NAMES', 'RIDGE_VERSION', 'ridge_matrix', 'patch_elevation',
+           'factor_ridge', 'ridge_errors', 'RidgeSpec', 'ridge_spec', 'ridge_path', 'RidgeFactors', 'save_ridge',
+           'load_ridge', 'verify_ridge']
 
 # %% ../../nbs/25_ridge.ipynb #9f4c23c0
 __all__ = ["RIDGE_VERSION", "RidgeFactors", "RidgeSpec", "factor_ridge", "load_ridge",

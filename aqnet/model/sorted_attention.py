@@ -17,16 +17,8 @@ from ..errors import explain
 from .attention import ModelError
 
 # %% auto #0
-__all__ = [
-    'HEAD_MULTIPLE',
-    'KERNELS',
-    'LSE_ALIGNMENT',
-    'Kernel',
-    'blockwise_attention',
-    'dense_attention',
-    'fused_attention',
-    'require_kernel',
-]
+__all__ = ['LSE_ALIGNMENT', 'KERNELS', 'HEAD_MULTIPLE', 'dense_attention', 'blockwise_attention', 'Kernel', 'require_kernel',
+           'fused_attention']
 
 # %% ../../nbs/26_sorted_attention.ipynb #5d4978f1
 __all__ = ["KERNELS", "Kernel", "blockwise_attention", "dense_attention", "fused_attention",
