@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from aqnet.model.aggregation import VariableAggregation, collapsed_attention
+from aqnet.model.attention import ModelError
 
 torch.set_num_threads(1)
 
@@ -32,6 +33,16 @@ def test_weights_of_a_trained_attention_are_taken_as_they_are():
     query, x = torch.randn(16).double(), torch.randn(3, 6, 16).double()
     want = theirs(query.expand(3, 1, -1), x, x, need_weights=False)[0][:, 0]
     torch.testing.assert_close(collapsed_attention(query, x, theirs), want, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"bias": False}, {"add_bias_kv": True}, {"add_zero_attn": True}, {"kdim": 8, "vdim": 8}],
+)
+def test_an_attention_that_has_no_collapsed_form_is_refused(options):
+    theirs = nn.MultiheadAttention(16, 4, batch_first=True, **options)
+    with pytest.raises(ModelError, match="cannot be collapsed"):
+        collapsed_attention(torch.randn(16), torch.randn(3, 6, 16), theirs)
 
 
 def test_no_tensor_of_all_projected_tokens_is_kept():

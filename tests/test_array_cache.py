@@ -66,6 +66,15 @@ def test_kind_version_and_spec_are_told_apart(path):
     assert "{'new': 'nothing', 'rank': 16}" in str(caught.value)
 
 
+def test_a_file_that_cannot_be_read_is_a_named_error(path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_bytes", refuse)
+    with pytest.raises(CacheError, match=r"cannot be read(.|\n)*Permission denied"):
+        read_arrays(path, "scan", 1)
+
+
 def test_any_flipped_bit_is_found(path):
     whole = path.read_bytes()
     places = np.linspace(0, len(whole) - 1, 60).astype(int)

@@ -45,6 +45,23 @@ def test_costs_of_all_cases():
     assert all(c.seconds > 0 and c.tokens == 128 and c.memory is None for c in costs)
 
 
+def test_the_context_is_where_the_queries_are(monkeypatch):
+    seen = []
+
+    class Core(torch.nn.Module):
+        def __init__(self, *_):
+            super().__init__()
+
+        def forward(self, q, k, v, context):
+            seen.extend([context.lat.device, context.wind.device, context.ridge[0].device])
+            return q + k + v
+
+    monkeypatch.setattr(bench_attention, "PhysicsAttention", Core)
+    make = bench_attention._attention
+    make("all", Sizes(1, 2, 8, 8), "meta", "cpu", torch.float32)()
+    assert seen == [torch.device("meta")] * 3
+
+
 def test_memory_is_the_peak_of_the_pass():
     sizes = Sizes(1, 8, 1024, 96, 14)
     plain, everything = (
@@ -110,8 +127,9 @@ def test_a_wrong_kernel_is_found_out(monkeypatch):
 
 
 def test_a_device_or_kernel_that_is_not_there():
-    result = run(attention, "--device", "cuda:7")
-    assert result.exit_code == 1 and "no device 'cuda:7'" in result.output
+    for device in ("cuda:7", "cuda:x", "cpu:0", "mps"):
+        result = run(attention, "--device", device)
+        assert result.exit_code == 1 and f"no device '{device}'" in result.output
     result = run(attention, "--kernel", "efficient", "--tokens", 16)
     assert result.exit_code == 1 and "no fused attention with kernel 'efficient'" in result.output
 

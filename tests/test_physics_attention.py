@@ -19,6 +19,7 @@ from aqnet.model.check_attention import (
     check_cases,
     errors_against_oracle,
     made_up_context,
+    on_device,
     tolerance,
 )
 from aqnet.model.physics_attention import (
@@ -128,6 +129,26 @@ def test_an_active_subset_is_the_attention_of_its_tokens(method):
     straight, order = layer(tokens[:, keep], some), torch.randperm(33)
     turned = layer(tokens[:, keep][:, order], take_tokens(some, order))
     torch.testing.assert_close(turned, straight[:, order], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", ["dense", "blockwise"])
+def test_every_method_takes_16_bit(method, dtype):
+    context, (q, k, v) = made_up_context(Sizes(tokens=40)), torch.randn(3, 1, 4, 40, 8).to(dtype)
+    core = PhysicsAttention(4, PhysicsConfig(ridge=True, method=method, block=16))
+    have = core(q, k, v, context)
+    want = core(q.float(), k.float(), v.float(), context)
+    assert have.dtype == dtype
+    assert (have - want).abs().max() < 1e-2 * want.abs().max()
+
+
+def test_bucketed_position_under_autocast():
+    layer = SelfAttention(
+        32, 4, partial(PhysicsAttention, config=PhysicsConfig(position="bucketed"))
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(torch.randn(1, 40, 32), made_up_context(Sizes(tokens=40))).float().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
 
 
 def test_samples_do_not_mix():
@@ -251,6 +272,13 @@ def test_a_footprint_is_the_softmax_of_the_bias():
     uniform = PhysicsAttention(3, PhysicsConfig(elevation="off", plume="off"))
     flat = footprint(uniform, context, torch.tensor([0]))
     torch.testing.assert_close(flat, torch.full_like(flat, 1 / 30))
+
+
+def test_a_footprint_is_made_on_the_device_of_the_context():
+    context = on_device(made_up_context(Sizes(tokens=30)), "meta")
+    core = PhysicsAttention(3, PhysicsConfig(plume="off")).to("meta")
+    w = footprint(core, context, torch.tensor([4, 7], device="meta"))
+    assert w.device.type == "meta" and w.shape == (1, 3, 2, 30)
 
 
 @pytest.mark.slow

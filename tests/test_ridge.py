@@ -191,6 +191,18 @@ def test_verification_computes_the_ridges_again(spec, path):
         verify_ridge(path, spec)
 
 
+def test_verification_refuses_worse_factors_that_state_their_own_errors(spec, path):
+    header, arrays = read_arrays(path, "terrain", ridge.RIDGE_VERSION)
+    arrays["left"] = arrays["left"] * 0
+    errors = ridge_errors(
+        ridge_matrix(spec.elevation), arrays["left"], arrays["right"], spec.elevation.shape
+    )
+    arrays["errors"] = np.array([errors[name] for name in ridge.ERROR_NAMES])
+    write_arrays(path, "terrain", ridge.RIDGE_VERSION, header, arrays)
+    with pytest.raises(CacheError, match="not those of the terrain"):
+        verify_ridge(path, spec)
+
+
 def test_a_grid_that_does_not_fit_is_an_error():
     with pytest.raises(GridError, match="patches of 5"):
         patch_elevation(GRIDS["china_32x64"], 5)

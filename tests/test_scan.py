@@ -136,6 +136,22 @@ def test_a_calm_domain_keeps_the_domain_order_in_every_region():
     assert np.array_equal(both.order[0].numpy(), orders.order("region", 4))
 
 
+@pytest.mark.parametrize("shape", [(32, 48), (24, 16), (16, 26)])
+def test_winds_of_another_grid_are_refused(shape):
+    with pytest.raises(ModelError, match=r"\(16, 24\)"):
+        WindScan(ORDERS["full"])(*torch.randn(2, 1, *shape))
+
+
+def test_a_region_without_valid_cells_takes_the_domain_order_at_any_threshold():
+    orders = ORDERS["full"]
+    valid = torch.ones(16, 24, dtype=torch.bool)
+    valid[:4, :8] = False  # region 0
+    wind = torch.zeros(1, 16, 24), torch.full((1, 16, 24), 5.0)
+    for calm in (0.5, 0.0):
+        scan = WindScan(orders, "region", calm_m_s=calm)(*wind, valid)
+        assert np.array_equal(scan.order[0].numpy(), orders.order("region", 4))
+
+
 def test_one_graph_for_torch_compile():
     orders = ORDERS["active"]
     for mode in ("domain", "region", "lanes"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from aqnet.cli import main
+from aqnet.data.geography import china_static
 from aqnet.grid import GRIDS, Grid
 from aqnet.model.array_cache import CacheError
 from aqnet.model.scan_cache import load_scan, read_scan, save_scan, scan_path, verify_scan
@@ -70,6 +73,17 @@ def test_a_file_for_something_else_is_refused(cache, spec, key):
 def test_a_missing_file_names_the_command(tmp_path):
     with pytest.raises(CacheError, match="aqnet wind-scan build --grid china"):
         load_scan(tmp_path / "none.safetensors", SPEC)
+
+
+def test_the_command_in_an_error_builds_what_was_asked_for(tmp_path):
+    grid = GRIDS["china_64x128"]
+    active = grid.active_patches(china_static(grid)["mask"].values, 4)
+    spec, path = scan_spec(grid, 4, (8, 16), 8, 2, active), tmp_path / "a b.safetensors"
+    with pytest.raises(CacheError) as missing:
+        load_scan(path, spec)
+    command = shlex.split(re.search("`aqnet (.*)`", str(missing.value))[1])
+    assert CliRunner().invoke(main, command).exit_code == 0
+    assert load_scan(path, spec).spec is spec
 
 
 def test_another_version_is_refused(cache, monkeypatch):

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import yaml
@@ -101,6 +107,42 @@ def test_an_interrupted_year_is_completed_with_the_same_content(made, tmp_path, 
     assert not (tmp_path / path.name).exists()
     resumed = make_years(manifest, [2013], tmp_path, window=WINDOW)[0]
     assert open_year(resumed).digest == open_year(path).digest
+
+
+PARENT = """
+import os, signal
+from aqnet.data.twin.produce import _writers
+
+if __name__ == "__main__":
+    with _writers(1) as executor:
+        print(executor.submit(os.getpid).result(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_writing_process_ends_with_a_killed_simulation(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    path = os.pathsep.join(sys.path)
+    with (tmp_path / "pid").open("w") as pid:  # a pipe would be open until the process ends
+        done = subprocess.run([sys.executable, tmp_path / "parent.py"], stdout=pid, timeout=60,
+                              env=os.environ | {"PYTHONPATH": path})  # fmt: skip
+    worker = int((tmp_path / "pid").read_text())
+    assert done.returncode == -signal.SIGKILL
+    try:
+        until = time.monotonic() + 20
+        while ps_state(worker) not in ("", "Z"):
+            assert time.monotonic() < until, "the writing process goes on without its parent"
+            time.sleep(0.1)
+    finally:
+        if ps_state(worker) not in ("", "Z"):
+            os.kill(worker, signal.SIGKILL)
+
+
+def ps_state(process: int) -> str:
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True
+    )
+    return state.stdout.strip()[:1]
 
 
 def test_a_year_continues_the_state_of_the_year_before(tmp_path):
@@ -264,4 +306,21 @@ def test_the_command_prints_settings_and_refuses_nonsense(tmp_path):
                   ("--year", 2013, "--native", tmp_path)):  # fmt: skip
         code, text = call(*wrong)
         assert code == 2, (wrong, text)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_refuses_before_it_writes(tmp_path):
+    """A window of another year or none, unknown grids, years in reverse, reports it cannot give."""
+    native = ("--year", 2013, "--days", 1, "--native", tmp_path / "native")
+    for wrong, said in (
+        (("--year", 2013, "--start", "2013-01-01T00", "--end", "soon"), "'soon' is not a label"),
+        (("--year", 2014, "--start", "2014-01-01T00", "--end", "2013-01-02T00"), "of 2014"),
+        (("--year", 2013, "--days", 1, "--grid", "nonsense"), "china_32x64"),
+        (("--year", 2013, "--days", 1, "--grid", "reference"), "china_32x64"),
+        (("--years", "2016-2013"), "ends before it begins"),
+        ((*native, "--realism"), "--realism"),
+    ):
+        code, text = call(*wrong, "--transport", 0.5, "--out", tmp_path)
+        assert code == 2, (wrong, text)
+        assert said in text
     assert not list(tmp_path.iterdir())

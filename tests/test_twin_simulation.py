@@ -305,3 +305,24 @@ def test_rates_are_settings():
     config = TwinConfig(grid=GRID, chemistry=still)
     change = react(amounts(), no_emission(), weather_like((1, 1), sunlight=0.9), config)
     assert not change.any()
+
+
+def test_a_puff_goes_to_the_right_of_the_written_wind():
+    """Written is the wind of the ground, turned towards low pressure: left of what carries."""
+    run, turned = simulation(sources=False, sinks=False, reactions=False), []
+    run.transport.inflow[:] = 0
+    lat, lon, area = run.world.geometry.lat, run.world.geometry.lon, run.world.geometry.area
+    row, col = abs(lat - 34).argmin(), abs(lon - 115).argmin()
+    u, v = DYNAMIC.index("u"), DYNAMIC.index("v")
+    for _ in range(10):
+        run.amount[:] = 0
+        run.amount[0, row, col] = 1e6
+        run.hour += 200
+        wind = 0.0
+        for _ in range(6):
+            hour = run.step()
+            wind += np.average(hour[u] + 1j * hour[v], weights=run.amount[0])
+        share = run.amount[0] * area / (run.amount[0] * area).sum()
+        east = (share * (lon - lon[col])).sum() * np.cos(np.deg2rad(lat[row]))
+        turned.append(np.angle((east + 1j * (share * (lat - lat[row])[:, None]).sum()) / wind))
+    assert -25 < np.rad2deg(np.median(turned)) < -3

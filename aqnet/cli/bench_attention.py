@@ -53,7 +53,9 @@ def _require_device(device: str) -> None:
 
     kind, _, index = device.partition(":")
     there = torch.cuda.device_count()
-    ok = kind == "cpu" or (kind == "cuda" and int(index or 0) < there)
+    ok = device == "cpu" or (
+        kind == "cuda" and (index or "0").isdecimal() and int(index or 0) < there
+    )
     if not ok:
         raise AqnetError(
             explain(

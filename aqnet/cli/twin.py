@@ -28,11 +28,14 @@ def _years(text: str | None, single: tuple[int, ...]) -> list[int]:
         first, _, last = part.strip().partition("-")
         if first:
             try:
-                found |= set(range(int(first), int(last or first) + 1))
+                span = range(int(first), int(last or first) + 1)
             except ValueError as problem:
                 raise click.BadParameter(
                     f"{part!r}: write 2013-2016 or 2013,2014", param_hint="--years"
                 ) from problem
+            if not span:
+                raise click.BadParameter(f"{part!r} ends before it begins", param_hint="--years")
+            found |= set(span)
     return sorted(found)
 
 
@@ -49,6 +52,13 @@ def _window(start: str | None, end: str | None, days: int | None, years: list[in
         return str(first), str(first + 24 * days - 1)
     if start is None or end is None:
         raise click.UsageError("--start and --end belong together")
+    for label in (start, end):
+        try:
+            in_year = np.datetime64(label, "h").astype("M8[Y]") == np.datetime64(str(years[0]))
+        except ValueError:
+            in_year = False
+        if not in_year:
+            raise click.UsageError(f"{label!r} is not a label of {years[0]}: 2013-01-03T00")
     return start, end
 
 
@@ -82,7 +92,11 @@ def _world(name: str, switches: dict, out: Path | None):
     show_default=True,
     help="Manifest whose recipe is the world: a name or a path.",
 )
-@click.option("--grid", help="Another grid: china_64x128 or china_32x64.")
+@click.option(
+    "--grid",
+    type=click.Choice(["china", "china_64x128", "china_32x64"]),
+    help="Another grid than the manifest's.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder (default: data/MANIFEST).")
 @click.option("--days", type=click.IntRange(1, 366), help="Only the first days of the year.")
 @click.option("--start", help="First label, local time, of a window: 2013-01-03T00.")
@@ -128,12 +142,12 @@ def twin(
     if not wanted:
         raise click.UsageError("which year? Give --year or --years")
     window = _window(start, end, days, wanted)
+    if native is not None and (window is None or realism):
+        raise click.UsageError("--native needs --days, or --start and --end, and no --realism")
     with sigterm_like_ctrl_c():
         if changed:
             click.echo(f"manifest: {write_manifest(described, folder)}")
         if native is not None:
-            if window is None:
-                raise click.UsageError("--native needs --days, or --start and --end")
             count = write_native(described, native, window, states=folder, progress=Progress())
             click.echo(f"native files: {count} hours in {native} (SYNTHETIC)")
             return

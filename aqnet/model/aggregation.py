@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..errors import explain
+from .attention import ModelError
+
 # %% auto #0
 __all__ = ['collapsed_attention', 'VariableAggregation']
 
@@ -19,8 +22,15 @@ def collapsed_attention(query: torch.Tensor, x: torch.Tensor,
                         attention: nn.MultiheadAttention) -> torch.Tensor:
     """`attention` with one query for all places, x (.., V, D) -> (.., D).
 
-    query (D,), in the unit of x; no dropout of weights.
+    query (D,), in the unit of x; no dropout of weights. ModelError for an attention with options
+    that have no collapsed form here.
     """
+    if (attention.in_proj_weight is None or attention.in_proj_bias is None
+            or attention.bias_k is not None or attention.add_zero_attn):
+        raise ModelError(explain(
+            "this attention cannot be collapsed", expected="one width, and a bias",
+            found="kdim, vdim, bias=False, add_bias_kv or add_zero_attn",
+            remedy="make torch.nn.MultiheadAttention(width, heads) without these"))
     heads, size = attention.num_heads, attention.head_dim
     w_q, w_k, w_v = attention.in_proj_weight.unflatten(0, (3, heads, size))
     b_q, _, b_v = attention.in_proj_bias.unflatten(0, (3, heads, size))

@@ -113,13 +113,18 @@ def read_arrays(
     Raises
     ------
     CacheError
-        Missing; cut short or otherwise not such a file; another kind, version or spec; or its
-        content is not the content that was written.
+        Missing; unreadable; cut short or otherwise not such a file; another kind, version or spec;
+        or its content is not the content that was written.
     """
     path, remedy = Path(path), f"build it with `{command or f'aqnet {kind} build'}`"
     if not path.is_file():
         raise _error(path, "is missing", f"a file of kind {kind!r}", "no such file", remedy)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _error(
+            path, "cannot be read", "a readable file", error, "make it readable"
+        ) from error
     try:
         header, arrays = _header(data), load(data)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from aqnet.errors import AqnetError, explain
 from aqnet.model.aggregation import VariableAggregation
-from aqnet.model.check_attention import Sizes, made_up_context
+from aqnet.model.check_attention import Sizes, made_up_context, on_device
 from aqnet.model.physics_attention import PhysicsAttention, PhysicsConfig
 from aqnet.model.sorted_attention import require_kernel
 
@@ -110,7 +110,7 @@ def _attention(case: str, sizes: Sizes, device: str, kernel: str, dtype: torch.d
         forward = lambda: scaled_dot_product_attention(q, k, v)  # noqa: E731
     else:
         core = PhysicsAttention(sizes.heads, PhysicsConfig(**switches, kernel=kernel)).to(device)
-        context = made_up_context(sizes)
+        context = on_device(made_up_context(sizes), device)
         forward = lambda: core(q, k, v, context)  # noqa: E731
 
     def call() -> None:

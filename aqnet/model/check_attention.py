@@ -16,6 +16,7 @@ __all__ = [
     "check_cases",
     "errors_against_oracle",
     "made_up_context",
+    "on_device",
     "tolerance",
 ]
 
@@ -126,7 +127,7 @@ def errors_against_oracle(
     if dtype == torch.float64:
         core = core.double()
     moved = [x.to(device) for x in tensors]
-    (have,) = _run(core.to(device), moved, [grad.to(device)], _to(context, device))
+    (have,) = _run(core.to(device), moved, [grad.to(device)], on_device(context, device))
     usual = (sizes.batch * len(context.lat) * sizes.head_dim) ** 0.5
     errors = {}
     for name, x in want.items():
@@ -136,7 +137,8 @@ def errors_against_oracle(
     return errors
 
 
-def _to(context: PhysicalContext, device: str) -> PhysicalContext:
+def on_device(context: PhysicalContext, device: str) -> PhysicalContext:
+    """A context with lead times, ridges and patches, moved to a device."""
     names = ("lat", "lon", "elevation", "wind", "lead_time_h", "patch")
     moved = {name: getattr(context, name).to(device) for name in names}
     return PhysicalContext(**moved, ridge=tuple(x.to(device) for x in context.ridge))

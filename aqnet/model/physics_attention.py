@@ -169,4 +169,4 @@ def footprint(core: PhysicsAttention, context: PhysicalContext,
     """Where receivers look before anything is learned: softmax of the bias, (B, heads, n, N)."""
     rows = core.rows(context, receivers)
     shape = (len(context.wind), 1, len(receivers), len(context.lat))
-    return torch.softmax(torch.zeros(shape, dtype=context.lat.dtype) + rows, dim=-1)
+    return torch.softmax(context.lat.new_zeros(shape) + rows, dim=-1)

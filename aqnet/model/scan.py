@@ -122,8 +122,8 @@ def _direction(sums: tuple[torch.Tensor, ...], sectors: int) -> torch.Tensor:
 
 
 def _calm(sums: tuple[torch.Tensor, ...], limit: float) -> torch.Tensor:
-    """Whether the speed-weighted mean wind is slower than `limit` [m/s]."""
-    return torch.hypot(sums[0], sums[1]) < limit * sums[2].clamp_min(1e-12)
+    """Whether the speed-weighted mean wind is at most `limit` [m/s]; yes without a valid cell."""
+    return torch.hypot(sums[0], sums[1]) <= limit * sums[2].clamp_min(1e-12)
 
 # %% ../../nbs/22_scan_layer.ipynb #1de38cd1
 class WindScan(nn.Module):
@@ -136,7 +136,7 @@ class WindScan(nn.Module):
     def __init__(self, orders: ScanOrders, mode: str = "region", calm_m_s: float = 0.5) -> None:
         super().__init__()
         self.mode, self.calm_m_s = effective_scan_mode(mode, depends_on_order=True), calm_m_s
-        self.sectors = orders.spec.sectors
+        self.sectors, self.grid_shape = orders.spec.sectors, orders.spec.grid.shape
         table = _cell_table(orders)
         tables = {"cells": table.clamp_min(0), "inside": table >= 0,
                   "region": torch.as_tensor(orders.region.astype("int64")),
@@ -150,10 +150,22 @@ class WindScan(nn.Module):
 
     def forward(self, u: torch.Tensor, v: torch.Tensor,
                 valid: torch.Tensor | None = None) -> Scan:
-        """Scan of winds u, v (B, H, W) [m/s]; only cells `valid` (B, H, W) or (H, W) count."""
+        """Scan of winds u, v (B, H, W) [m/s]; only cells `valid` (B, H, W) or (H, W) count.
+
+        ModelError if they are not of the grid of the orders.
+        """
+        for field in (u, v) if valid is None else (u, v, valid):
+            _require_grid(self.grid_shape, field)
         return _scan(self, *_winds(u, v, valid))
 
 # %% ../../nbs/22_scan_layer.ipynb #6933d90f
+def _require_grid(shape: tuple[int, int], field: torch.Tensor) -> None:
+    if tuple(field.shape[-2:]) != tuple(shape):  # cells of another grid would be in range, silently
+        raise ModelError(explain(
+            "the wind is not of the grid of the scan", expected=f"(..., H, W) of {tuple(shape)}",
+            found=tuple(field.shape), remedy="take the cache that was built for this grid"))
+
+
 def _winds(u: torch.Tensor, v: torch.Tensor, valid: torch.Tensor | None
            ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Flat float32 winds (B, H W) and which of them are known."""

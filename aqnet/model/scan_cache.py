@@ -5,6 +5,7 @@
 # %% ../../nbs/21_scan_cache.ipynb #34a1851b
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,16 @@ def load_scan(path: str | Path, spec: ScanSpec) -> ScanOrders:
         for something else (says what differs).
     """
     _, arrays = read_arrays(path, _KIND, ALGORITHM_VERSION, header_of(spec),
-                            command=_command(spec.grid.name))
+                            command=_command(path, spec))
     return ScanOrders(spec, **arrays)
 
 
-def _command(grid: str) -> str:
-    return f"aqnet wind-scan build --grid {grid}"
+def _command(path: str | Path, spec: ScanSpec) -> str:
+    """Command that builds the file; fewer active patches than all are taken to be China's."""
+    rows, cols = spec.regions
+    return (f"aqnet wind-scan build --grid {spec.grid.name} --patch-size {spec.patch_size} "
+            f"--regions {rows} {cols} --sectors {spec.sectors} --lane-patches {spec.lane_patches} "
+            f"--active {'all' if spec.active.all() else 'china'} --out {shlex.quote(str(path))}")
 
 # %% ../../nbs/21_scan_cache.ipynb #b5d6d027
 def read_scan(path: str | Path) -> ScanOrders:
@@ -121,5 +126,5 @@ def verify_scan(path: str | Path) -> ScanOrders:
     if wrong:
         raise CacheError(explain(
             f"{path} holds other orders", expected=f"those of algorithm {ALGORITHM_VERSION}",
-            found=f"differences in {', '.join(wrong)}", remedy=_command(found.spec.grid.name)))
+            found=f"differences in {', '.join(wrong)}", remedy=_command(path, found.spec)))
     return found

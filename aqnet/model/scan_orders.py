@@ -230,7 +230,7 @@ def build_orders(spec: ScanSpec) -> ScanOrders:
     lat, lon = geometry.lat[rows], geometry.lon[cols]
     region, number = _regions_of(spec), spec.regions[0] * spec.regions[1]
     lat0, lon0 = (_centre_of(region, number, x) for x in (lat, lon))
-    domain = (geometry.lat.mean(), geometry.lon.mean())
+    domain = (lat.mean(), lon.mean())
     position, centre = _plane(lat, lon, *domain), _plane(lat0, lon0, *domain)
     local = _plane(lat, lon, lat0[region], lon0[region])
     found = {name: [] for name in ("region_rank", "local_rank", "domain_rank", "lane_rank")}

@@ -27,8 +27,12 @@ __all__ = ["KERNELS", "Kernel", "blockwise_attention", "dense_attention", "fused
 # %% ../../nbs/26_sorted_attention.ipynb #2aa08c9e
 def dense_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                     bias: torch.Tensor | float, scale: float | None = None) -> torch.Tensor:
-    """softmax(scale q k^T + bias) v; q, k, v: (B, heads, N, d), bias [nat] (.., .., N, N)."""
+    """softmax(scale q k^T + bias) v; q, k, v: (B, heads, N, d), bias [nat] (.., .., N, N).
+
+    16-bit inputs are computed, and their output returned, in float32.
+    """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, k, v = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
     return torch.softmax(scale * (q @ k.transpose(-1, -2)) + bias, dim=-1) @ v
 
 # %% ../../nbs/26_sorted_attention.ipynb #06e3843f

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aqnet.data.grid_manifest import GridManifest
+from aqnet.data.parallel import _start
 from aqnet.data.twin.recipe import twin_config
 from aqnet.data.twin.simulate import Simulation, hour_number
 from aqnet.data.twin.world import World
@@ -96,7 +97,8 @@ def _run_to(simulation: Simulation, hour: int, step: str, progress: Progress) ->
 
 @contextmanager
 def _writers(count: int) -> Iterator[ProcessPoolExecutor]:
-    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    # Without the initializer a killed simulation (kill -9, out of memory) leaves them waiting.
+    executor = ProcessPoolExecutor(count, get_context("spawn"), _start, (None,))
     try:
         yield executor
     finally:

@@ -49,7 +49,8 @@ class World:
 def correlated_noise(geometry: CellGeometry, length_km: float, *key: int) -> np.ndarray:
     """Gaussian noise (H, W) of mean 0 and variance 1, smooth over `length_km`; a world's own.
 
-    Drawn on a fixed mesh of 0.25 degree and averaged, so that all grids see the same pattern.
+    Drawn on a fixed mesh of 0.25 degree; cells take its nearest point, so that all grids see the
+    same pattern.
     """
     fine_lat, fine_lon = np.arange(10.125, 60, 0.25), np.arange(70.125, 140, 0.25)
     noise = seeded(*key).standard_normal((fine_lat.size, fine_lon.size))
