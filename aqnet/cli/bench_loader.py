@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from aqnet.cli.console import Progress, sigterm_like_ctrl_c
-from aqnet.errors import ParameterError, explain
 
 __all__ = ["loader"]
 
@@ -24,7 +23,7 @@ def _leads(context: click.Context, option: click.Parameter, text: str) -> tuple[
 
 def _years(name: str | None, stores: tuple[Path, ...], folder: str):
     from aqnet.data.made_up import write_made_up_year
-    from aqnet.data.manifest import load_manifest, resolve_manifest
+    from aqnet.data.manifest import load_grid_manifest
     from aqnet.data.years import YearSet, open_year, open_years
 
     if stores:
@@ -33,16 +32,7 @@ def _years(name: str | None, stores: tuple[Path, ...], folder: str):
         click.echo(f"no store named: writing {_HOURS} made-up hours into a temporary folder")
         path = write_made_up_year(Path(folder) / "made_up.zarr", "2013-01-01T00", _HOURS)
         return YearSet([open_year(path)])
-    manifest = load_manifest(resolve_manifest(name))
-    if manifest.kind != "grid":
-        raise ParameterError(
-            explain(
-                f"{name} has no yearly stores",
-                expected="a manifest of kind grid",
-                found=f"kind {manifest.kind}",
-                remedy="name another one, or none for made-up fields",
-            )
-        )
+    manifest = load_grid_manifest(name)
     return open_years(manifest, recorded=False)
 
 

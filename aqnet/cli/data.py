@@ -121,19 +121,10 @@ def record(name_or_path: str, store: Path | None, deep: bool, statistics: str | 
     The digest of the statistics (aqnet data stats) is recorded with them, if they are there.
     From then on `aqnet data check` and training refuse other stores.
     """
-    from aqnet.data.manifest import GridManifest, load_manifest, resolve_manifest
+    from aqnet.data.manifest import load_grid_manifest
     from aqnet.data.year_records import record_stores
-    from aqnet.errors import ManifestError, explain
 
-    manifest = load_manifest(resolve_manifest(name_or_path))
-    if not isinstance(manifest, GridManifest):
-        message = explain(
-            f"{manifest.name} has no record",
-            expected="a manifest with kind: grid",
-            found=f"kind: {manifest.kind}; its digests are in the manifest itself",
-            remedy=f"aqnet data check {manifest.name}",
-        )
-        raise ManifestError(message)
+    manifest = load_grid_manifest(name_or_path)
     written = record_stores(manifest, store, statistics, deep=deep, progress=Progress())
     for entry in written.stores:
         click.echo(f"{entry.year}  {entry.hours} hours  sha256 {entry.content_sha256}")

@@ -54,19 +54,10 @@ def ingest(
     store is continued; of a finished one, the files are compared with what it was made from.
     """
     from aqnet.data.ingest import ingest_year
-    from aqnet.data.manifest import GridManifest, load_manifest, resolve_manifest
+    from aqnet.data.manifest import load_grid_manifest
     from aqnet.data.years import open_year
-    from aqnet.errors import ManifestError, explain
 
-    recipe = load_manifest(resolve_manifest(manifest))
-    if not isinstance(recipe, GridManifest):
-        message = explain(
-            f"the manifest {manifest} is not one of hourly fields on a grid",
-            expected="kind: grid",
-            found=f"kind: {recipe.kind}",
-            remedy="name another manifest, such as caqra or twin",
-        )
-        raise ManifestError(message)
+    recipe = load_grid_manifest(manifest)
     with sigterm_like_ctrl_c():
         path = ingest_year(
             recipe,

@@ -56,20 +56,11 @@ def stats(
     valid hours of the training split alone. The same stores give the same file whatever the
     number of processes.
     """
-    from aqnet.data.manifest import load_manifest, resolve_manifest
+    from aqnet.data.manifest import load_grid_manifest
     from aqnet.data.statistics import Settings, statistics_of_manifest, write_statistics
-    from aqnet.errors import ManifestError, explain
     from aqnet.io import data_root
 
-    manifest = load_manifest(resolve_manifest(name_or_path))
-    if manifest.kind != "grid":
-        message = explain(
-            f"manifest {manifest.name} has no yearly stores",
-            expected="kind: grid",
-            found=f"kind: {manifest.kind}",
-            remedy="its statistics are fitted when it is loaded (aqnet.data.samples)",
-        )
-        raise ManifestError(message)
+    manifest = load_grid_manifest(name_or_path)
     folder = folder or data_root() / manifest.name
     settings = Settings(
         annual=annual,

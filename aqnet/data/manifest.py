@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "SuspectSpan",
     "WeatherSharing",
+    "load_grid_manifest",
     "load_manifest",
     "resolve_manifest",
 ]
@@ -223,5 +224,25 @@ def resolve_manifest(name_or_path: str | Path) -> Path:
         expected=f"the file {path}",
         found=f"manifests in that folder: {', '.join(known) or 'none'}",
         remedy="give the name of one of them, or the path of a .yaml file",
+    )
+    raise ManifestError(message)
+
+
+def load_grid_manifest(name_or_path: str | Path) -> GridManifest:
+    """Read the manifest of yearly stores, by name or path.
+
+    Raises
+    ------
+    ManifestError
+        As `resolve_manifest` and `load_manifest`; or it describes stations.
+    """
+    manifest = load_manifest(resolve_manifest(name_or_path))
+    if isinstance(manifest, GridManifest):
+        return manifest
+    message = explain(
+        f"manifest {manifest.name} has no yearly stores",
+        expected="kind: grid",
+        found=f"kind: {manifest.kind}",
+        remedy="name another manifest, such as caqra or twin",
     )
     raise ManifestError(message)
