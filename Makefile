@@ -90,7 +90,7 @@ data: env ## build the Beijing store (half a minute, 1.1 GB in data/), unless it
 	$(call step,data,$(BIN)/python -c "$$BUILD_STORE")
 
 demo: data ## train and judge the Beijing forecast; ends with the path of the report
-	$(call step,training,$(BIN)/aqnet run nbs/train/beijing.ipynb)
+	$(call step,training,$(BIN)/aqnet run nbs/train/forecast.ipynb)
 	$(call step,evaluation,$(BIN)/aqnet run nbs/evaluate/beijing.ipynb)
 	@printf '\nreport: %s\n' "$$(ls -t "$${AQNET_RUNS:-runs}"/*/report.html | head -n 1)"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AqnetError",
     "ChecksumError",
+    "CompileError",
     "CoverageError",
     "DataError",
     "FieldError",
@@ -37,6 +38,10 @@ class ParameterError(AqnetError):
     """A notebook parameter is unknown, has the wrong type or is out of range."""
 
     exit_code = 2
+
+
+class CompileError(AqnetError):
+    """A notebook cannot become a script, or a script is not that of its notebook."""
 
 
 class DataError(AqnetError):

@@ -12,11 +12,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from aqnet.errors import AqnetError, StorageFullError, TargetExistsError, explain
 
 __all__ = [
     "atomic_directory",
+    "atomic_file",
     "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
@@ -225,6 +227,39 @@ def _fsync_tree(folder: Path) -> None:
 # ---- atomic writes
 
 
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Write a file piece by piece; it gets its name when it is complete and on the disk.
+
+    Parameters
+    ----------
+    path : path
+        File to write; missing parent folders are created.
+
+    Yields
+    ------
+    binary file
+        Of a temporary neighbour. On any exception it is removed and `path` is untouched.
+
+    Raises
+    ------
+    StorageFullError
+        Disk, quota or file size limit.
+    """
+    path = Path(path).absolute()
+    with explain_full_disk(path):
+        temporary, descriptor = _new_neighbour(path, directory=False)
+        try:
+            with temporary.open("wb") as stream:
+                yield stream
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
@@ -240,17 +275,8 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     StorageFullError
         Disk, quota or file size limit; the old file is untouched.
     """
-    path = Path(path).absolute()
-    with explain_full_disk(path):
-        temporary, descriptor = _new_neighbour(path, directory=False)
-        try:
-            temporary.write_bytes(data)
-            _fsync(temporary)
-            temporary.replace(path)
-            _fsync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-            os.close(descriptor)
+    with atomic_file(path) as stream:
+        stream.write(data)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

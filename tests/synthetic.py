@@ -20,7 +20,9 @@ from aqnet.data.samples import (
 )
 from aqnet.data.splits import Split
 from aqnet.data.store import FORMAT_VERSION, AnalysisStore
-from aqnet.model.forecaster import ForecasterConfig
+from aqnet.grid import Grid
+from aqnet.model.config import ModelConfig
+from aqnet.model.presets import model_preset
 from aqnet.training.config import TrainingConfig
 from aqnet.training.setup import Preparation, prepare
 
@@ -71,11 +73,19 @@ def _arrays() -> dict[str, np.ndarray]:
     values = targets[:, :, cells[0], cells[1]].transpose(0, 2, 1).copy()
     values[rng.random(values.shape) < 0.03] = np.nan
     return {
-        "time": (START + np.arange(HOURS)).astype(np.int64), "lat": lat, "lon": lon,
-        "inputs": inputs, "inputs_valid": np.ones((HOURS, 11), bool), "targets": targets,
-        "targets_error_ratio": error.astype(np.float32), "station_values": values,
-        "static": np.stack([lat2d, lon2d, 50 + 900 * (lat2d - 39.7), 1e4 * (117 - lon2d)])
-        .astype(np.float32), "station_lat": lat[cells[0]], "station_lon": lon[cells[1]],
+        "time": (START + np.arange(HOURS)).astype(np.int64),
+        "lat": lat,
+        "lon": lon,
+        "inputs": inputs,
+        "inputs_valid": np.ones((HOURS, 11), bool),
+        "targets": targets,
+        "targets_error_ratio": error.astype(np.float32),
+        "station_values": values,
+        "static": np.stack([lat2d, lon2d, 50 + 900 * (lat2d - 39.7), 1e4 * (117 - lon2d)]).astype(
+            np.float32
+        ),
+        "station_lat": lat[cells[0]],
+        "station_lon": lon[cells[1]],
     }
 
 
@@ -90,10 +100,15 @@ def store_of(content: dict[str, np.ndarray]) -> AnalysisStore:
     for name, values in content.items():
         chunks = (min(2000, len(values)), *values.shape[1:])
         group.create_array(name, data=values, chunks=chunks, compressors=None)
-    group.attrs.update({
-        "format_version": FORMAT_VERSION, "content_sha256": "0" * 64, "utc_offset_h": 8.0,
-        "stations": [f"station {i}" for i in range(6)], "withheld": [False] * 5 + [True],
-    })
+    group.attrs.update(
+        {
+            "format_version": FORMAT_VERSION,
+            "content_sha256": "0" * 64,
+            "utc_offset_h": 8.0,
+            "stations": [f"station {i}" for i in range(6)],
+            "withheld": [False] * 5 + [True],
+        }
+    )
     return AnalysisStore(Path("memory"), group)
 
 
@@ -109,14 +124,19 @@ def tiny() -> tuple[GriddedFields, StationRecords]:
     return load(_arrays())
 
 
-def config(**changes) -> ForecasterConfig:
+def grid() -> Grid:
+    """The grid of the store."""
+    return Grid("tiny", tiny()[0].lat, tiny()[0].lon)
+
+
+def config(**changes) -> ModelConfig:
     """A small model without randomness in training, unless asked for."""
-    return ForecasterConfig(**{**SMALL, "dropout": 0.0, "input_noise": 0.0, **changes})
+    return model_preset("beijing", **{**SMALL, "dropout": 0.0, "input_noise": 0.0, **changes})
 
 
 @lru_cache(maxsize=8)
 def _prepared(changes: tuple) -> Preparation:
-    return prepare(*tiny(), config(**dict(changes)), QUICK)
+    return prepare(*tiny(), grid(), config(**dict(changes)), QUICK)
 
 
 def prepared(**changes) -> Preparation:

@@ -386,7 +386,7 @@ def test_normalised_fields_are_the_formula_on_the_grid(years):
     module = DeviceNormaliser(scale, years.static, years.mask, samples.history_h)
     batch = samples.__getitems__([0, 20])
     ready, mask = module(batch), torch.from_numpy(years.mask)
-    assert module.channels[:11] == DYNAMIC and module.channels[11] == "u -4 h"
+    assert module.channels[:11] == DYNAMIC and module.channels[11] == "u_4h_ago"
     assert module.channels[22:] == (*STATIC, "known")
     assert ready["inputs"].shape == (2, 27, *years.grid.shape)
     for name in ("inputs", "targets", "weights", "weather"):

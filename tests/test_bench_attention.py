@@ -19,8 +19,8 @@ from aqnet.model.bench_attention import (
     attention_costs,
     extra_memory,
     growth,
-    matmul_gflops,
 )
+from aqnet.model.bench_machine import matmul_gflops
 from aqnet.model.check_attention import Sizes
 
 
@@ -53,7 +53,7 @@ def test_the_context_is_where_the_queries_are(monkeypatch):
             super().__init__()
 
         def forward(self, q, k, v, context):
-            seen.extend([context.lat.device, context.wind.device, context.ridge[0].device])
+            seen.extend([context.geometry.up.device, context.wind.device, context.ridge[0].device])
             return q + k + v
 
     monkeypatch.setattr(bench_attention, "PhysicsAttention", Core)
@@ -122,7 +122,7 @@ def test_a_wrong_kernel_is_found_out(monkeypatch):
         return right(height)[:1]  # loses the sources above the receiver
 
     monkeypatch.setattr(sorted_attention, "_runs", wrong)
-    result = run(attention, "--check")
+    result = run(attention, "--check", "--kernel", "cpu")
     assert result.exit_code == 1 and "WRONG" in result.output and "elevation" in result.output
 
 
@@ -134,6 +134,14 @@ def test_a_device_or_kernel_that_is_not_there():
     assert result.exit_code == 1 and "no fused attention with kernel 'efficient'" in result.output
 
 
+@pytest.mark.parametrize(
+    "wrong", [("--tokens", 0), ("--heads", -1), ("--growth", "64,0"), ("--growth", "64,x")]
+)
+def test_sizes_that_are_none_are_refused(wrong):
+    result = run(attention, *wrong)
+    assert result.exit_code == 2 and wrong[0] in result.output and "Traceback" not in result.output
+
+
 def test_terrain_commands(tmp_path):
     path = tmp_path / "x.safetensors"
     how = ("--grid", "china_32x64", "--rank", 4, "--file", path)
@@ -142,9 +150,7 @@ def test_terrain_commands(tmp_path):
     assert "within 4 patches" in built.output and "512 patches" in built.output
     inspected = run(terrain, "inspect", path)
     assert "elevation_sha256" in inspected.output and "all pairs" in inspected.output
-    assert "are those of the terrain" in run(terrain, "verify", *how).output
-    other = run(terrain, "verify", *how, "--near-power", 1)
-    assert other.exit_code == 1 and "(near_power)" in other.output
+    assert "are those of the terrain" in run(terrain, "verify", path).output
     path.unlink()
     missing = run(terrain, "inspect", path)
     assert missing.exit_code == 1 and "aqnet terrain build" in missing.output

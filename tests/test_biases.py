@@ -39,13 +39,25 @@ from aqnet.model.sorted_attention import fused_attention
 torch.set_num_threads(1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Placed(PhysicalContext):
+    """A context that remembers latitudes and longitudes."""
+
+    lat: torch.Tensor | None = None
+    lon: torch.Tensor | None = None
+
+
+def placed(lat, lon, elevation, wind) -> Placed:
+    return Placed(geometry(lat, lon), elevation, wind, lat=lat, lon=lon)
+
+
 def degrees(place, up) -> tuple[np.ndarray, np.ndarray]:
     """Latitude and longitude of unit vectors in the frame of a geometry."""
     lat, lon = _lat_lon(place.centre[0], up)
     return np.rad2deg(lat.numpy()), np.rad2deg(lon.numpy() + place.centre[1])
 
 
-def china(rows: int = 24, columns: int = 40, wind=(0.0, 0.0)) -> PhysicalContext:
+def china(rows: int = 24, columns: int = 40, wind=(0.0, 0.0)) -> Placed:
     """Tokens on a regular grid, uniform wind, terrain of waves."""
     lat, lon = torch.meshgrid(
         torch.linspace(18, 54, rows).double(), torch.linspace(74, 135, columns).double(),
@@ -54,14 +66,14 @@ def china(rows: int = 24, columns: int = 40, wind=(0.0, 0.0)) -> PhysicalContext
     lat, lon = lat.flatten(), lon.flatten()
     z = 2000 + 2000 * torch.sin(lat / 3) * torch.cos(lon / 5)
     uniform = torch.tensor(wind).double().expand(1, len(lat), 2)
-    return PhysicalContext(lat, lon, z, uniform)
+    return placed(lat, lon, z, uniform)
 
 
-def at(context: PhysicalContext, lat: float, lon: float) -> int:
+def at(context: Placed, lat: float, lon: float) -> int:
     return int(((context.lat - lat) ** 2 + (context.lon - lon) ** 2).argmin())
 
 
-def to_all(context: PhysicalContext, lat: float, lon: float) -> tuple:
+def to_all(context: Placed, lat: float, lon: float) -> tuple:
     """Arguments of `distance_km` from one place to all tokens."""
     return lat, lon, context.lat.numpy(), context.lon.numpy()
 
@@ -162,7 +174,7 @@ def test_buckets_are_those_of_t5():
 def test_the_elevation_barrier_is_its_formula(heights, alpha):
     z = torch.tensor(heights).double()
     n = len(z)
-    context = PhysicalContext(torch.zeros(n), torch.zeros(n), z, torch.zeros(1, n, 2))
+    context = placed(torch.zeros(n), torch.zeros(n), z, torch.zeros(1, n, 2))
     strength = torch.tensor([alpha], dtype=torch.float64)
     receiver = elevation_rows(context, strength, "receiver_uphill")[0, 0]
     source = elevation_rows(context, strength, "source_uphill")[0, 0]
@@ -184,7 +196,7 @@ def test_a_constant_added_to_all_elevations_changes_nothing():
 
 def test_metres_are_meant():
     n = 2
-    context = PhysicalContext(
+    context = placed(
         torch.zeros(n), torch.zeros(n), torch.tensor([3000.0, 0.0]), torch.zeros(1, n, 2)
     )
     rows = elevation_rows(context, torch.ones(1), "receiver_uphill")[0, 0]
@@ -244,7 +256,7 @@ def test_turning_the_wind_turns_the_footprint():
     plume, weights = Plume(4).double(), []
     for wind in ((7.0, 2.0), (2.0, -7.0)):  # the second is the first turned clockwise
         uniform = torch.tensor(wind).double().expand(1, 97, 2)
-        context = PhysicalContext(lat, lon, torch.zeros(97), uniform)
+        context = placed(lat, lon, torch.zeros(97), uniform)
         rows = plume.rows(context, torch.tensor([0]))[0, :, 0].detach()
         weights.append(torch.softmax(rows, -1))
     torch.testing.assert_close(weights[1][:, 1:], weights[0][:, turned], atol=2e-3, rtol=0)

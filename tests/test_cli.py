@@ -189,6 +189,13 @@ def test_error_of_aqnet_in_a_cell_decides_message_and_exit_code(tmp_path):
     assert only_run(tmp_path).record.error.type == "ParameterError"
 
 
+def test_a_cell_that_was_stopped_by_a_signal_of_its_own_is_interrupted_not_failed(tmp_path):
+    raising = "from aqnet.errors import InterruptedRunError\nraise InterruptedRunError('SIGUSR1')"
+    make_notebook(tmp_path / "stopped.ipynb", "", raising)
+    assert aqnet("run", "stopped.ipynb", cwd=tmp_path).returncode == 130
+    assert only_run(tmp_path).record.status == "interrupted"
+
+
 def test_dead_kernel_is_named(tmp_path):
     make_notebook(tmp_path / "dead.ipynb", "", "import os\nos._exit(3)")
     done = aqnet("run", "dead.ipynb", cwd=tmp_path)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from synthetic import LEADS, QUICK, arrays, batch_of, config, load, prepared, shake, tiny
-from torch import nn
+from synthetic import LEADS, QUICK, arrays, batch_of, config, grid, load, prepared, shake, tiny
 
 from aqnet.data.normalisation import target_channels
 from aqnet.data.samples import ForecastSamples
+from aqnet.grid import GridError
 from aqnet.model.attention import ModelError
+from aqnet.model.forecast_model import ForecastModel
 from aqnet.model.forecaster import MAX_DEPARTURE, Forecaster, channel_names
-from aqnet.model.layers import (
-    ByteDropout,
-    VariableTokens,
-    patchify,
-    sincos_position,
-    unpatchify,
-)
 from aqnet.model.regression import apply_hourly_regression
 from aqnet.model.statistical import Situation, StatisticalForecasts
 from aqnet.training.setup import prepare
@@ -33,144 +25,9 @@ def build(seed=0, size=0.3, start_weights=None, **changes) -> Forecaster:
     if start_weights is None:
         start_weights = ready.model.start_weights.numpy()
     torch.manual_seed(seed)
-    fields = tiny()[0]
-    model = Forecaster(config(**changes), fields.normaliser, fields.static, start_weights)
+    model = Forecaster(config(**changes), ready.model.domain, tiny()[0].normaliser, start_weights)
     model.set_linear_part(ready.model.linear.numpy())
     return shake(model, size).eval()
-
-
-# ---- variable tokens
-
-
-def random_layer(variables=7, patch=2, width=12, heads=3) -> VariableTokens:
-    torch.manual_seed(0)
-    return shake(VariableTokens(variables, patch, width, heads), 0.5)
-
-
-def test_aggregation_equals_the_textbook_order():
-    layer, fields = random_layer(), torch.randn(3, 7, 6, 4)
-    torch.testing.assert_close(layer(fields), layer.explicit(fields), atol=1e-5, rtol=1e-5)
-    grads = []
-    for path in (layer.forward, layer.explicit):
-        layer.zero_grad()
-        path(fields).square().sum().backward()
-        grads.append([p.grad.clone() for p in layer.parameters()])
-    for ours, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-
-
-def test_aggregation_equals_torch_attention_with_that_query():
-    width, heads = 12, 3
-    layer, size = random_layer(width=width, heads=heads), width // heads
-    theirs = nn.MultiheadAttention(width, heads, batch_first=True)
-    torch.manual_seed(1)
-    q = torch.randn(heads, size)
-    # K_h' q_h / sqrt(d) is the query of head h: take K_h = sqrt(d) q_h query_h' / |q_h|^2
-    key = torch.einsum("he,hd->hed", q / q.square().sum(1, keepdim=True), layer.query)
-    value = layer.value.transpose(1, 2)
-    with torch.no_grad():
-        theirs.in_proj_weight[:width] = torch.eye(width)
-        theirs.in_proj_weight[width : 2 * width] = (key * math.sqrt(size)).reshape(width, width)
-        theirs.in_proj_weight[2 * width :] = value.reshape(width, width)
-        theirs.in_proj_bias.zero_()
-    theirs.out_proj.load_state_dict(layer.project.state_dict())
-    fields = torch.randn(2, 7, 6, 4)
-    cells = fields.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).reshape(12, 7, 4)
-    tokens = torch.einsum("nvp,vpd->nvd", cells, layer.weight) + layer.bias
-    expected = theirs(q.reshape(1, 1, -1).expand(12, -1, -1), tokens, tokens)[0].view(2, 6, width)
-    torch.testing.assert_close(layer(fields), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_aggregation_gradients():
-    torch.manual_seed(0)
-    layer = shake(VariableTokens(3, 2, 4, 2), 0.5).double()
-    fields = torch.randn(1, 3, 2, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda f, *_: layer(f), (fields, *layer.parameters()))
-
-
-def test_the_order_of_variables_is_only_a_name():
-    layer, fields, order = random_layer(), torch.randn(2, 7, 4, 4), torch.randperm(7)
-    expected = layer(fields)
-    layer.weight.data, layer.bias.data = layer.weight.data[order], layer.bias.data[order]
-    torch.testing.assert_close(layer(fields[:, order]), expected, atol=1e-5, rtol=1e-5)
-
-
-# ---- patches and positions
-
-
-@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
-@pytest.mark.parametrize("patch", [1, 2])
-def test_each_cell_returns_to_its_place(shape, patch):
-    fields = torch.arange(2 * 3 * 24.0).view(2, 3, *shape)
-    rows, columns = shape[0] // patch, shape[1] // patch
-    cells = patchify(fields, patch)
-    assert cells.shape == (2, rows * columns, patch * patch, 3)
-    back = unpatchify(cells.transpose(2, 3).unsqueeze(1), rows, columns)
-    assert torch.equal(back[:, 0], fields)
-
-
-def test_patches_run_row_by_row_of_neighbours():
-    fields = torch.arange(16.0).view(1, 1, 4, 4)
-    expected = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
-    assert patchify(fields, 2)[0, :, :, 0].tolist() == expected
-
-
-def test_a_local_change_of_input_stays_in_its_patch_without_attention(monkeypatch):
-    """Position by position: the output patch of a token is where its input patch is."""
-    model = build()
-    monkeypatch.setattr(model, "blocks", nn.ModuleList())
-    batch = batch_of()
-    before = model.correction(batch) - model.linear_part(model.channels(batch), batch["calendar"])
-    batch["anomaly"][:, :, 3, 6] += 20
-    linear = model.linear_part(model.channels(batch), batch["calendar"])
-    moved = (model.correction(batch) - linear - before).abs().amax((0, 1, 2)) > 1e-4
-    assert moved.nonzero().tolist() == [[2, 6], [2, 7], [3, 6], [3, 7]]
-
-
-@pytest.mark.parametrize("width", [8, 16, 18])
-def test_positions_differ(width):
-    place = sincos_position(5, 7, width)
-    assert place.shape == (35, width)
-    distance = torch.cdist(place, place) + torch.eye(35)
-    assert distance.min() > 0.1
-    swapped = sincos_position(7, 5, width).view(7, 5, width).transpose(0, 1).reshape(35, width)
-    half = 2 * (width // 4)
-    torch.testing.assert_close(place[:, :half], swapped[:, half : 2 * half])
-
-
-# ---- dropout
-
-
-def test_byte_dropout_keeps_the_mean_and_the_share():
-    torch.manual_seed(0)
-    layer, x = ByteDropout(0.2).train(), torch.ones(1000, 1003)
-    out = layer(x)
-    share = 51 / 256
-    assert (out == 0).float().mean() == pytest.approx(share, abs=2e-3)
-    assert out.max() == pytest.approx(1 / (1 - share))
-    assert out.mean() == pytest.approx(1, abs=3e-3)
-    for shift in (1, 8, 1003):  # bytes of one word and of neighbours are independent
-        a, b = (out == 0).float().flatten()[:-shift], (out == 0).float().flatten()[shift:]
-        assert torch.corrcoef(torch.stack([a, b]))[0, 1].abs() < 5e-3
-    assert torch.equal(layer.eval()(x), x)
-    assert torch.equal(ByteDropout(0.0).train()(x), x)
-
-
-def test_byte_dropout_follows_the_seed():
-    layer, x = ByteDropout(0.5).train(), torch.ones(37)
-    drawn = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        drawn.append(layer(x))
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-
-
-def test_byte_dropout_passes_the_gradient_of_what_it_keeps():
-    x = torch.ones(100, requires_grad=True)
-    out = ByteDropout(0.5).train()(x)
-    out.sum().backward()
-    assert torch.equal(x.grad, out.detach())
 
 
 # ---- start, scale and channels
@@ -186,8 +43,10 @@ def test_untrained_network_and_zero_regression_are_the_start():
 def test_the_start_is_the_statistical_forecast():
     ready, at, batch = prepared(), target_channels(), batch_of("test")
     weights = ready.model.start_weights.numpy()
-    situation = Situation(*(batch[n].numpy() for n in ("now", "future")),
-                          *(batch[n].numpy()[:, at] for n in ("anomaly", "level")))
+    situation = Situation(
+        *(batch[n].numpy() for n in ("now", "future")),
+        *(batch[n].numpy()[:, at] for n in ("anomaly", "level")),
+    )
     expected = StatisticalForecasts.combine(weights, situation)
     np.testing.assert_allclose(ready.model.start(batch), expected, rtol=1e-4, atol=1e-3)
     rules = ready.statistical
@@ -221,9 +80,11 @@ def test_channels_by_name():
         unit = model.spread[i] * batch["ratio"][:, i, None, None]
         level = batch["level"][:, i]
         expected = {
-            pollutant: batch["anomaly"][:, i] - level, f"{pollutant}_mean_24h":
-            batch["mean_24h"][:, i] - level, f"{pollutant}_mean_30d":
-            batch["mean_30d"][:, i] - level, f"{pollutant}_mean_60d": level}
+            pollutant: batch["anomaly"][:, i] - level,
+            f"{pollutant}_mean_24h": batch["mean_24h"][:, i] - level,
+            f"{pollutant}_mean_30d": batch["mean_30d"][:, i] - level,
+            f"{pollutant}_mean_60d": level,
+        }
         for name, value in expected.items():
             found = z[:, names.index(name)]
             torch.testing.assert_close(found, value / unit, atol=1e-5, rtol=1e-5)
@@ -232,8 +93,9 @@ def test_channels_by_name():
     torch.testing.assert_close(z[:, weather], batch["anomaly"][:, weather] / unit)
     static = z[:, [names.index(n) for n in ("lat2d", "lon2d", "elevation", "population")]]
     torch.testing.assert_close(static.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
-    torch.testing.assert_close(static[0].std((1, 2), correction=0), torch.ones(4), rtol=1e-4,
-                               atol=0)
+    torch.testing.assert_close(
+        static[0].std((1, 2), correction=0), torch.ones(4), rtol=1e-4, atol=0
+    )
 
 
 def test_a_nonsense_value_is_cut_off_before_the_network():
@@ -247,21 +109,25 @@ def test_a_nonsense_value_is_cut_off_before_the_network():
     assert torch.equal(*forecast)
 
 
-def test_context_is_in_physical_units():
-    model, batch = build(), batch_of("test")
-    context, static = model.context(batch), tiny()[0].static
-    assert context.lat.min() >= 39.7 and context.lat.max() <= 40.05
-    np.testing.assert_allclose(context.elevation[0], static[2, :2, :2].mean(), rtol=1e-5)
-    np.testing.assert_allclose(context.lon[-1], static[1, -2:, -2:].mean(), rtol=1e-6)
-    wind = batch["wind"][:, :, 2:4, 4:6].mean((2, 3))
-    torch.testing.assert_close(context.wind[:, 1 * 4 + 2], wind)
+def test_the_network_gets_wind_in_physical_units(monkeypatch):
+    model, batch, seen = build(), batch_of("test"), []
+    real = model.network.forward
+    monkeypatch.setattr(
+        model.network, "forward", lambda *given: (seen.append(given), real(*given))[1]
+    )
+    model(batch)
+    fields, wind, calendar = seen[0]
+    assert wind is batch["wind"] and calendar is batch["calendar"]
+    assert torch.equal(fields, model.channels(batch))
+    np.testing.assert_array_equal(model.domain.static, tiny()[0].static)
 
 
 def test_the_linear_part_is_the_regression():
     model, batch = build(), batch_of("test")
     fields = model.channels(batch)
-    expected = apply_hourly_regression(model.linear.numpy(), fields.mean((2, 3)).numpy(),
-                                       batch["calendar"].numpy())
+    expected = apply_hourly_regression(
+        model.linear.numpy(), fields.mean((2, 3)).numpy(), batch["calendar"].numpy()
+    )
     assert np.abs(expected).max() > 0.01
     found = model.linear_part(fields, batch["calendar"])[..., 0, 0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -275,9 +141,10 @@ def test_forecasts_follow_the_unit_of_a_pollutant():
     content["targets"][:, target] *= 1000
     content["station_values"][:, :, target] *= 1000
     fields, stations = load(content)
-    models = [prepared().model, prepare(fields, stations, config(), QUICK).model]
-    batches = [ForecastSamples(f, "test", LEADS).__getitems__([0, 9, 31])
-               for f in (tiny()[0], fields)]
+    models = [prepared().model, prepare(fields, stations, grid(), config(), QUICK).model]
+    batches = [
+        ForecastSamples(f, "test", LEADS).__getitems__([0, 9, 31]) for f in (tiny()[0], fields)
+    ]
     with torch.no_grad():
         here, there = (shake(build_like(m))(b) for m, b in zip(models, batches, strict=True))
     factor = torch.ones(6)
@@ -288,10 +155,89 @@ def test_forecasts_follow_the_unit_of_a_pollutant():
 
 def build_like(model: Forecaster) -> Forecaster:
     """A copy of a shared model."""
-    fields = tiny()[0]
-    copy = Forecaster(model.config, fields.normaliser, fields.static, np.zeros((3, 6, 3)))
+    copy = Forecaster(model.config, model.domain, model.normaliser, np.zeros((3, 6, 3)))
     copy.load_state_dict(model.state_dict())
     return copy.eval()
+
+
+# ---- terms of the loss
+
+
+def test_terms_are_the_formula():
+    model, batch = build(), batch_of()
+    terms = model.terms(batch)
+    raw = model.start(batch) + model.scale(batch) * model.correction(batch)
+    expected = (raw - batch["target"]) * batch["weight"]
+    torch.testing.assert_close(terms.scale * terms.error, expected, rtol=1e-4, atol=1e-3)
+    assert 0 < terms.weight.mean() < 1 and torch.equal(terms.weight, batch["weight"])
+    assert torch.equal(terms.error == 0, (terms.weight == 0) | (expected == 0))
+    assert terms.lead.tolist() == [[0, 1, 2]] * len(batch["hours"])
+
+
+def test_the_share_is_no_part_of_the_loss():
+    model, batch = build(), batch_of()
+    whole = model.terms(batch).error
+    model.share.fill_(0.3)
+    assert torch.equal(model.terms(batch).error, whole)
+
+
+@pytest.mark.parametrize("filler", [1e6, float("nan"), float("inf"), -float("inf")])
+def test_cells_that_do_not_count_have_no_influence(filler):
+    model, batch, results = build(), batch_of(), []
+    masked = torch.where(batch["weight"] > 0, batch["target"], filler)
+    # a target that is not finite never counts, whatever its weight says
+    weight = batch["weight"] if np.isfinite(filler) else torch.ones_like(batch["weight"])
+    for changed in ({}, {"target": masked, "weight": weight}):
+        model.zero_grad()
+        terms = model.terms(batch | changed)
+        terms.error.square().sum().backward()
+        results.append((terms, [p.grad.clone() for p in model.parameters()]))
+    (here, grads), (there, others) = results
+    assert torch.equal(here.error, there.error) and torch.equal(here.weight, there.weight)
+    assert all(torch.isfinite(g).all() for g in grads)
+    assert all(torch.equal(a, b) for a, b in zip(grads, others, strict=True))
+
+
+def test_a_forecast_that_is_not_finite_stays_so():
+    model, batch = build(), batch_of()
+    with torch.no_grad():
+        model.network.decode.out.bias[0] = float("nan")
+    terms = model.terms(batch)
+    assert torch.isnan(terms.error[terms.weight > 0]).any()
+    assert not terms.error[terms.weight == 0].any()
+
+
+def test_a_batch_without_a_scored_cell_of_a_pollutant_has_finite_gradients():
+    model, batch = build(), batch_of()
+    batch["weight"][:, :, 2] = 0
+    terms = model.terms(batch)
+    terms.error.square().sum().backward()
+    assert terms.weight[:, :, 2].sum() == 0 and not terms.error[:, :, 2].any()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+# ---- built from its arrays alone
+
+
+def test_it_is_built_again_from_its_arrays():
+    model, batch = build(), batch_of("test")
+    arrays = {name: values.copy() for name, values in model.arrays().items()}
+    assert all(torch.as_tensor(values) is not None for values in arrays.values())
+    again = Forecaster.from_arrays(model.config, arrays)
+    again.load_state_dict(model.state_dict())
+    assert isinstance(again, ForecastModel) and again.kind == "stations"
+    assert torch.equal(again.eval()(batch), model(batch))
+    assert again.domain.digests() == model.domain.digests()
+    assert again.normaliser.digest == model.normaliser.digest
+
+
+@pytest.mark.parametrize("name", ["start_weights", "domain.mask", "domain.grid", "normaliser.mean"])
+def test_a_missing_array_is_named(name):
+    model = build()
+    arrays = model.arrays()
+    del arrays[name]
+    with pytest.raises(ModelError, match="not complete"):
+        Forecaster.from_arrays(model.config, arrays)
 
 
 # ---- lead time and switches
@@ -299,14 +245,11 @@ def build_like(model: Forecaster) -> Forecaster:
 
 def test_lead_time_and_calendar_matter():
     model, batch = build(), batch_of("test")
-    fields, context = model.channels(batch), model.context(batch)
-    tokens = model.tokens(fields) + model.position
-    for block in model.blocks:
-        tokens = block(tokens, context)
+    fields, wind = model.channels(batch), batch["wind"]
     same = torch.zeros_like(batch["calendar"])
-    out = model.decode(tokens, same)
+    out = model.network(fields, wind, same)
     assert (out[:, 0] - out[:, 1]).abs().max() > 0.01
-    assert (model.decode(tokens, batch["calendar"]) - out).abs().max() > 0.01
+    assert (model.network(fields, wind, batch["calendar"]) - out).abs().max() > 0.01
 
 
 def gradients(model, batch, names) -> dict[str, float]:
@@ -364,15 +307,19 @@ def test_linear_part_switch():
     off.load_state_dict(on.state_dict())
     linear = on.linear_part(on.channels(batch), batch["calendar"])
     assert linear.abs().max() > 0.01
-    torch.testing.assert_close(on.correction(batch) - off.correction(batch),
-                               linear.expand_as(batch["future"]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        on.correction(batch) - off.correction(batch),
+        linear.expand_as(batch["future"]),
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 def test_input_noise_is_common_to_the_domain_and_only_in_training(monkeypatch):
     seen = []
     model, batch = build(input_noise=1.0), batch_of("test")
-    real = model.tokens.forward
-    monkeypatch.setattr(model.tokens, "forward", lambda f: (seen.append(f), real(f))[1])
+    real = model.network.forward
+    monkeypatch.setattr(model.network, "forward", lambda f, *o: (seen.append(f), real(f, *o))[1])
     model(batch)
     model.train()(batch)
     noise = seen[1] - seen[0]
@@ -385,21 +332,21 @@ def test_input_noise_is_common_to_the_domain_and_only_in_training(monkeypatch):
 
 
 def make(**changes):
-    fields = tiny()[0]
     weights = np.zeros((3, 6, 3))
-    return Forecaster(config(**changes), fields.normaliser, fields.static, weights)
+    return Forecaster(config(**changes), prepared().model.domain, tiny()[0].normaliser, weights)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "error", "message"),
     [
-        ({"attention": "plum"}, r"unknown attention 'plum'\n  expected: one of"),
-        ({"heads": 3}, "a width that 3 divides\n  found:    16"),
-        ({"patch": 3}, "sides that 3 divides\n  found:    8 x 8 cells"),
+        ({"patch": 3}, GridError, "8"),
+        ({"optional_inputs": ("so2",)}, ModelError, r"optional_inputs': \('so2',\)"),
+        ({"lead_mode": "one"}, ModelError, "lead_mode': 'one'"),
+        ({"history_h": (0, 6)}, ModelError, r"history_h': \(0, 6\)"),
     ],
 )
-def test_bad_configurations_are_named(changes, message):
-    with pytest.raises(ModelError, match=message):
+def test_bad_configurations_are_named(changes, error, message):
+    with pytest.raises(error, match=message):
         make(**changes)
 
 

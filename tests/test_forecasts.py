@@ -10,12 +10,12 @@ import torch
 
 from aqnet.data.analysis import carry_forward
 from aqnet.data.history import History
-from aqnet.data.samples import ForecastSamples, load_fields, load_stations
+from aqnet.data.samples import ForecastSamples
 from aqnet.metrics import VerificationError
-from aqnet.model.forecaster import ForecasterConfig
-from aqnet.training.checkpoint import load_checkpoint, save_checkpoint
+from aqnet.model.presets import model_preset
+from aqnet.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from aqnet.training.config import TrainingConfig
-from aqnet.training.setup import prepare
+from aqnet.training.problem import station_problem
 from aqnet.variables import TARGETS
 from aqnet.verification.forecasts import (
     FORECASTS,
@@ -31,15 +31,16 @@ STRIDE = 97  # a prime to 24: all hours of the day occur
 
 
 @pytest.fixture(scope="module")
-def case(store, splits, manifest, tmp_path_factory):
+def case(store, manifest, tmp_path_factory):
     """Fields, stations, an untrained network with its fitted start, and all its forecasts."""
     torch.set_num_threads(1)
-    fields = load_fields(store, splits)
-    stations = load_stations(store, splits)
-    prepared = prepare(fields, stations, ForecasterConfig(width=16, depth=1), TrainingConfig())
+    config = model_preset("beijing", width=16, depth=1)
+    problem = station_problem(manifest, config, TrainingConfig(), store=store.path)
+    fields, stations = problem.data.fields, problem.data.stations
     path = tmp_path_factory.mktemp("model") / "best.ckpt"
-    save_checkpoint(path, prepared.model, fields.normaliser, prepared.statistical, prepared.chosen,
-                    fields.static, fields.digest, prepared.residual_variance)  # fmt: skip
+    model, identity = problem.model, problem.identity
+    parts = (model.kind, model.config, model.state_dict(), model.arrays(), identity)
+    write_checkpoint(path, Checkpoint(*parts, extra=problem.extra))
     loaded = load_checkpoint(path)
     start = loaded.model.start_weights.double().numpy()
     ridge = fit_station_ridge(fields, stations, loaded.statistical, start, 8000.0)

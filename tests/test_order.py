@@ -181,3 +181,41 @@ def test_evaluation_takes_each_sample_once(n, world):
 def test_an_evaluation_rank_outside_its_world_is_refused():
     with pytest.raises(SampleError, match="rank 4 of world 4"):
         EvaluationSampler(10, 4, 4)
+
+
+# ---- epochs rounded to full batches
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 9), st.integers(0, 5), WORLDS, st.integers(1, 5))
+def test_a_filled_epoch_has_rounded_full_batches(n, seed, epoch, world, times):
+    batch_size = 12 * times
+    expected = int(n / batch_size + 0.5)
+    if not expected:
+        with pytest.raises(SampleError, match=f"at least {batch_size // 2} samples"):
+            ranks(n, seed, world, batch_size, fill=True)
+        return
+    samplers = ranks(n, seed, world, batch_size, fill=True)
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    taken = [list(sampler) for sampler in samplers]
+    assert {len(part) for part in taken} == {expected * batch_size // world} == {len(samplers[0])}
+    joined = np.concatenate(list(samplers[0].global_batches()))
+    order = seeded_order(np.arange(n), seed, epoch)
+    np.testing.assert_array_equal(joined[:n], order[: len(joined)])
+    np.testing.assert_array_equal(joined[n:], order[: max(0, len(joined) - n)])
+
+
+def test_a_filled_epoch_is_continued_up_to_its_end():
+    first = GlobalOrderSampler(21, 3, batch_size=8, fill=True)
+    whole = list(first)
+    first.advance(2)
+    state = json.loads(json.dumps(first.state_dict()))
+    second = GlobalOrderSampler(21, 3, batch_size=8, fill=True)
+    second.load_state_dict(state)
+    assert list(second) == whole[16:] and second.batches_left == 1
+    second.advance()
+    assert list(second) == [] and second.state_dict()["consumed"] == 24
+    third = GlobalOrderSampler(21, 3, batch_size=8, fill=True)
+    third.load_state_dict(second.state_dict())
+    assert third.batches_left == 0

@@ -14,6 +14,7 @@ from aqnet.jobs.parameters import (
     TYPES,
     Parameter,
     convert,
+    declared_values,
     parse_assignments,
     parse_parameters,
     render,
@@ -75,7 +76,12 @@ def test_a_declaration_may_span_lines_with_the_comment_at_its_end():
         ("a.b: int = 3", "another statement"),
         ("x: dict = {}", "a type out of int, float"),
         ("x: list = []", "found:    list"),
-        ("x: int | None = 3", "found:    int | None"),
+        ("x: None | int = 3", "found:    None | int"),
+        ("x: int | None | None = 3", "found:    int | None | None"),
+        ("x: int | None = '3'", "default of type int | None"),
+        ("x: str | None = 'null'", "None, not its text"),
+        ("x: str | None = None  # {null|b}", "choices without null"),
+        ("x: int | None = 3  # {4..5}", "at least 4"),
         ("x: int = None", "None (NoneType)"),
         ("x: int = 2 * 3", "found:    2 * 3"),
         ("x: int = len('a')", "a literal as default"),
@@ -229,6 +235,86 @@ def test_any_value_survives_a_yaml_file(case):
     kind, value = case
     read = yaml.safe_load(yaml.safe_dump({"x": value}, allow_unicode=True))
     assert resolve([Parameter("x", kind, value)], assignments=read)["x"] == value
+
+
+# ---- optional values
+
+OPTIONAL = """\
+width: int | None = None  # of a token; null: the preset's [1] {8..}
+scan: str | None = None  # order of the tokens {none|lanes}
+shares: list[float] | None = [0.5]  # {0..1}
+name: str | None = "a"
+"""
+
+
+def test_an_optional_parameter_is_null_or_of_its_type():
+    width, scan, shares, name = parse(OPTIONAL)
+    assert width == Parameter(
+        "width", "int", None, "of a token; null: the preset's", "1", 8, optional=True
+    )
+    assert width.describe() == "int (no unit), range 8..; or null"
+    assert shares.default == [0.5] and name.default == "a"
+    for parameter, text, value in [
+        (width, "16", 16),
+        (width, "null", None),
+        (width, None, None),
+        (scan, "none", "none"),
+        (scan, "null", None),
+        (shares, "null", None),
+        (shares, "[0, 1]", [0.0, 1.0]),
+        (name, "", ""),
+        (name, "null", None),
+    ]:
+        assert convert(parameter, text, "-p") == value
+    for parameter, text in [
+        (width, "4"),
+        (width, "none"),
+        (width, ""),
+        (scan, "None"),
+        (shares, "[null]"),
+        (shares, [None]),
+    ]:
+        with pytest.raises(ParameterError, match="or null"):
+            convert(parameter, text, "-p")
+    with pytest.raises(ParameterError, match="-p scan=none"):
+        convert(scan, "rows", "-p")
+
+
+def test_null_of_a_file_is_none_only_where_declared(tmp_path):
+    (tmp_path / "a.yaml").write_text("name: null\nscan: none\nshares: ~\n")
+    values = resolve(parse(OPTIONAL), [tmp_path / "a.yaml"], ["width=8"])
+    assert values == {"width": 8, "scan": "none", "shares": None, "name": None}
+    (tmp_path / "a.yaml").write_text("batch: null\n")
+    with pytest.raises(ParameterError, match="a whole number needed"):
+        resolve(parse(EXAMPLE), [tmp_path / "a.yaml"])
+
+
+@given(
+    st.sampled_from(TYPES).flatmap(
+        lambda kind: st.tuples(
+            st.just(kind), st.none() | VALUES[kind].filter(lambda v: v != "null")
+        )
+    )
+)
+def test_any_optional_value_survives_text_and_yaml(case):
+    kind, value = case
+    parameter = Parameter("x", kind, value, optional=True)
+    assert resolve([parameter], assignments=[f"x={render(value)}"])["x"] == value
+    read = yaml.safe_load(yaml.safe_dump({"x": value}, allow_unicode=True))
+    assert resolve([parameter], assignments=read)["x"] == value
+
+
+def test_declared_values_are_those_of_the_parameters_cell_in_a_namespace():
+    namespace = {}
+    exec(EXAMPLE, namespace)
+    namespace |= {"batch": 32, "other": 1}
+    values = declared_values(namespace)
+    assert values == resolve(parse(EXAMPLE), assignments={"batch": 32})
+    assert list(values) == [p.name for p in parse(EXAMPLE)]
+    with pytest.raises(ParameterError, match="no parameters yet"):
+        declared_values({"batch": 32})
+    later = {"__annotate__": lambda form: {"batch": int}, "batch": 32}  # as Python 3.14 has it
+    assert declared_values(later) == {"batch": 32}
 
 
 # ---- sources

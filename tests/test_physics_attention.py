@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from aqnet.model.attention import ModelError, PhysicalContext, SelfAttention, take_tokens
+from aqnet.model import physics_attention as physics
+from aqnet.model import sorted_attention
+from aqnet.model.attention import (
+    ModelError,
+    PhysicalContext,
+    PlainAttention,
+    SelfAttention,
+    WindowedAttention,
+    pick_tokens,
+    take_tokens,
+)
 from aqnet.model.check_attention import (
     NARROW_KM,
     Sizes,
@@ -29,6 +39,8 @@ from aqnet.model.physics_attention import (
     parameter_groups,
     strength_parameters,
 )
+from aqnet.model.position import Geometry, _lat_lon, geometry
+from aqnet.model.sorted_attention import dense_attention
 
 torch.set_num_threads(1)
 FLOAT = (torch.float64, torch.float32, torch.bfloat16)
@@ -50,6 +62,12 @@ shapes = st.builds(
     rank=st.integers(1, 9),
 )
 terrains = st.sampled_from(["random", "flat", "ties", "extreme"])
+
+
+def degrees(place: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latitudes and longitudes of tokens."""
+    lat, lon = _lat_lon(place.centre[0], place.up)
+    return lat.rad2deg(), (lon + place.centre[1]).rad2deg()
 
 
 def terrain(context: PhysicalContext, kind: str) -> PhysicalContext:
@@ -76,9 +94,9 @@ def test_small_biases_in_float32(config, seed, tokens):
     )
     sizes = Sizes(tokens=tokens, batch=2)
     wide = made_up_context(sizes, seed)
-    near = dataclasses.replace(
-        wide, lat=36 + (wide.lat - 36) / 15, lon=104 + (wide.lon - 104) / 20, wind=wide.wind / 5
-    )
+    lat, lon = degrees(wide.geometry)
+    place = geometry(36 + (lat - 36) / 15, 104 + (lon - 104) / 20)
+    near = dataclasses.replace(wide, geometry=place, wind=wide.wind / 5)
     oracle = PhysicsAttention(4, config).double()
     assert torch.as_tensor(oracle.rows(near)).abs().max() < 10
     errors = errors_against_oracle(config, sizes, torch.float32, seed=seed, context=near)
@@ -92,8 +110,21 @@ def test_the_check_for_a_users_device(dtype):
     assert [row for row in rows if row[1] > row[2]] == []
 
 
+def narrow(monkeypatch) -> None:
+    """Compute 16 bit in 16 bit on the CPU, as the kernels of a GPU do."""
+    kernel = dataclasses.replace(sorted_attention.KERNELS["cpu"], widens=False)
+    monkeypatch.setitem(sorted_attention.KERNELS, "cpu", kernel)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bit_kernels_with_gradients_in_float32(dtype, monkeypatch):
+    narrow(monkeypatch)
+    rows = check_cases("cpu", "cpu", dtype, Sizes(tokens=301, batch=2))
+    assert [row for row in rows if row[1] > row[2]] == []
+
+
 def test_the_check_sees_an_error(monkeypatch):
-    from aqnet.model import sorted_attention
+    narrow(monkeypatch)
 
     def plain(a, b, dtype):
         return a.to(dtype), b.to(dtype)
@@ -129,6 +160,164 @@ def test_an_active_subset_is_the_attention_of_its_tokens(method):
     straight, order = layer(tokens[:, keep], some), torch.randperm(33)
     turned = layer(tokens[:, keep][:, order], take_tokens(some, order))
     torch.testing.assert_close(turned, straight[:, order], atol=1e-10, rtol=0)
+
+
+# ---- an order of its own in each sample
+
+
+def results(core, tensors, context, grad) -> dict[str, torch.Tensor]:
+    """Output and all gradients."""
+    leaves = [x.detach().requires_grad_() for x in tensors]
+    out, learned = core(*leaves, context), dict(core.named_parameters())
+    back = torch.autograd.grad(out, [*leaves, *learned.values()], grad)
+    return dict(zip(("output", "q", "k", "v", *learned), (out.detach(), *back), strict=True))
+
+
+def turned(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Tokens of (B, heads, N, d) in the order (B, N)."""
+    return pick_tokens(x.transpose(1, 2), order, 2).transpose(1, 2)
+
+
+def assert_an_order_goes_through(config: PhysicsConfig, context: PhysicalContext, seed: int):
+    """The same numbers whatever order the tokens of each sample stand in."""
+    torch.manual_seed(seed)
+    batch, n = context.wind.shape[:2]
+    core = PhysicsAttention(2, config).double()
+    if core.relative is not None:
+        torch.nn.init.normal_(core.relative.table)
+    *tensors, grad = torch.randn(4, batch, 2, n, 8).double()
+    order = torch.stack([torch.randperm(n) for _ in range(batch)])
+    want = results(core, tensors, context, grad)
+    moved = [turned(x, order) for x in (*tensors, grad)]
+    have = results(core, moved[:3], take_tokens(context, order), moved[3])
+    place = order.argsort(1)
+    for name, x in want.items():
+        y = turned(have[name], place) if name in ("output", "q", "k", "v") else have[name]
+        torch.testing.assert_close(y, x, atol=1e-8 * max(1.0, x.abs().max().item()), rtol=0)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    configs, st.sampled_from(["fused", "blockwise", "dense"]), terrains, st.integers(1, 3),
+    st.sampled_from([1, 2, 9, 40]), st.integers(0, 99),
+)  # fmt: skip
+def test_each_sample_may_have_an_order_of_its_own(config, method, kind, batch, tokens, seed):
+    config = config.model_copy(update={"method": method, "block": 7})
+    context = terrain(made_up_context(Sizes(tokens=tokens, batch=batch, rank=3), seed), kind)
+    assert_an_order_goes_through(config, context, seed)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"position": "bucketed"},
+        {"position": "bucketed", "stretch": True},
+        {"elevation_clamp": 0.4},
+    ],
+)
+@pytest.mark.parametrize("method", ["blockwise", "dense"])
+def test_so_do_the_parts_of_the_published_form(switches, method):
+    config = PhysicsConfig(ridge=True, method=method, block=11, **switches)
+    assert_an_order_goes_through(config, made_up_context(Sizes(tokens=40, batch=2)), 0)
+
+
+def test_gradcheck_with_an_order_in_each_sample():
+    context = made_up_context(Sizes(tokens=5, batch=2, rank=2))
+    context = take_tokens(context, torch.stack([torch.randperm(5) for _ in range(2)]))
+    core = PhysicsAttention(2, PhysicsConfig(ridge=True)).double()
+    tensors = [torch.randn(2, 2, 5, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    assert torch.autograd.gradcheck(lambda q, k, v: core(q, k, v, context), tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_order_in_each_sample_is_within_the_tolerances(dtype):
+    sizes = Sizes(tokens=101, batch=2)
+    config = PhysicsConfig(ridge=True, plume_sigma_km=NARROW_KM)
+    order = torch.stack([torch.randperm(101) for _ in range(2)])
+    context = take_tokens(made_up_context(sizes), order)
+    errors = errors_against_oracle(config, sizes, dtype, context=context)
+    assert max(errors.values()) <= tolerance(dtype, full_domain=True), errors
+
+
+# ---- windows
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    configs, st.booleans(), st.integers(2, 50), st.sampled_from([1, 2, 31, 32, 45]),
+    st.integers(1, 2), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_windows_are_the_dense_form_under_a_mask(config, plain, window, n, batch, shift, seed):
+    torch.manual_seed(seed)
+    context = made_up_context(Sizes(tokens=n, batch=batch, rank=3), seed)
+    if seed % 2:  # as the lanes give it: an order in each sample
+        context = take_tokens(context, torch.stack([torch.randperm(n) for _ in range(batch)]))
+    make = PlainAttention if plain else partial(PhysicsAttention, config=config)
+    core = WindowedAttention(2, make, window=window, shift=shift).double()
+    oracle = PhysicsAttention(2, config).double()
+    if not plain:
+        oracle.load_state_dict(core.core.state_dict())
+    block = (torch.arange(n) - (window // 2 if shift else 0)).div(window, rounding_mode="floor")
+    mask = torch.zeros(n, n).double().masked_fill(block[:, None] != block, -torch.inf)
+    *tensors, grad = torch.randn(4, batch, 2, n, 8).double()
+
+    def masked(q, k, v, context):
+        if plain:
+            return dense_attention(q, k, v, mask)
+        q, k = physics.turned(config, q, k, context)
+        return dense_attention(q, k, v, oracle.rows(context) + mask)
+
+    masked.named_parameters = list if plain else oracle.named_parameters
+    want = results(masked, tensors, context, grad)
+    have = results(core, tensors, context, grad)
+    have = {name.removeprefix("core."): x for name, x in have.items()}
+    assert have.keys() == want.keys()
+    for name, x in want.items():
+        limit = 1e-8 * max(1.0, x.abs().max().item())
+        torch.testing.assert_close(have[name], x, atol=limit, rtol=0)
+
+
+def test_a_window_needs_two_tokens():
+    with pytest.raises(ModelError, match="2 tokens or more"):
+        WindowedAttention(2, PlainAttention, window=1)
+
+
+def test_windows_inside_self_attention():
+    make = partial(PhysicsAttention, config=PhysicsConfig(ridge=True))
+    core = partial(WindowedAttention, make_core=make, window=16, shift=True)
+    layer, context = SelfAttention(32, 4, core), made_up_context(Sizes(tokens=50, batch=2))
+    tokens = torch.randn(2, 50, 32, requires_grad=True)
+    layer(tokens, context)[:, 8].sum().backward()  # the first token of the first whole block
+    reached = tokens.grad.abs().sum((0, 2)).nonzero().flatten()
+    assert reached.tolist() == list(range(8, 24))
+
+
+# ---- the published form
+
+
+def test_the_clamp_holds_the_bias_from_below():
+    context = made_up_context(Sizes(tokens=60))
+    free = PhysicsConfig(elevation="source_uphill", plume="off", position="none")
+    held = free.model_copy(update={"elevation_clamp": 0.7})
+    rows = [PhysicsAttention(2, c).elevation.rows(context) for c in (free, held)]
+    assert rows[0].min() < -0.7
+    assert torch.equal(rows[1], rows[0].clamp(-0.7, 0))
+    core = PhysicsAttention(2, held)
+    assert core.method == "blockwise"
+    q, k, v = torch.randn(3, 1, 2, 60, 8)
+    want = dense_attention(q, k, v, rows[1])
+    torch.testing.assert_close(core(q, k, v, context), want, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ModelError, match="elevation_clamp"):
+        PhysicsAttention(2, held.model_copy(update={"method": "fused"}))
+    off = held.model_copy(update={"elevation": "off", "method": "fused"})
+    assert PhysicsAttention(2, off).method == "fused"
+
+
+def test_the_stretched_position_needs_the_size_of_the_domain():
+    context = dataclasses.replace(made_up_context(Sizes(tokens=9)), patch_span=None)
+    core = PhysicsAttention(2, PhysicsConfig(position="bucketed", stretch=True))
+    with pytest.raises(ModelError, match="patch_span"):
+        core(*torch.randn(3, 1, 2, 9, 8), context)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -248,7 +437,8 @@ def test_state_and_configuration_round_trip():
 
 
 def test_errors_name_the_choices():
-    bare = PhysicalContext(torch.zeros(3), torch.zeros(3), torch.zeros(3), torch.zeros(1, 3, 2))
+    place = geometry(torch.zeros(3), torch.zeros(3))
+    bare = PhysicalContext(place, torch.zeros(3), torch.zeros(1, 3, 2))
     q, k, v = torch.randn(3, 1, 2, 3, 8)
     for switches, expected in (
         ({"ridge": True}, "aqnet terrain build"),

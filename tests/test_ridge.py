@@ -154,8 +154,22 @@ def test_built_read_and_verified(spec, path):
     matrix = ridge_matrix(spec.elevation)
     expected = ridge_errors(matrix, factors.left, factors.right, spec.elevation.shape)
     assert factors.errors == pytest.approx(expected, rel=1e-5)
-    assert verify_ridge(path, spec).header == spec.header
+    assert verify_ridge(path).header == spec.header
     assert path.name == "china_32x64-p2-r5.safetensors"
+
+
+def test_the_usual_place_holds_what_is_not_the_default(spec, tmp_path):
+    unusual = dataclasses.replace(spec, near_power=1.0, sweeps=6)
+    assert ridge_path(unusual, tmp_path).name == "china_32x64-p2-r5-w1-s6.safetensors"
+
+
+def test_verification_of_another_terrain_or_grid_is_refused(spec, path):
+    save_ridge(path, dataclasses.replace(spec, elevation=spec.elevation + 1))
+    with pytest.raises(CacheError, match=r"\(elevation_sha256\)"):
+        verify_ridge(path)
+    save_ridge(path, dataclasses.replace(spec, grid="mars"))
+    with pytest.raises(CacheError, match="unknown grid"):
+        verify_ridge(path)
 
 
 def test_building_again_gives_the_same_bytes(spec, path, tmp_path):
@@ -188,7 +202,7 @@ def test_verification_computes_the_ridges_again(spec, path):
     write_arrays(path, "terrain", ridge.RIDGE_VERSION, header, arrays)
     load_ridge(path, spec)  # a well-formed file
     with pytest.raises(CacheError, match="not those of the terrain"):
-        verify_ridge(path, spec)
+        verify_ridge(path)
 
 
 def test_verification_refuses_worse_factors_that_state_their_own_errors(spec, path):
@@ -200,7 +214,7 @@ def test_verification_refuses_worse_factors_that_state_their_own_errors(spec, pa
     arrays["errors"] = np.array([errors[name] for name in ridge.ERROR_NAMES])
     write_arrays(path, "terrain", ridge.RIDGE_VERSION, header, arrays)
     with pytest.raises(CacheError, match="not those of the terrain"):
-        verify_ridge(path, spec)
+        verify_ridge(path)
 
 
 def test_a_grid_that_does_not_fit_is_an_error():

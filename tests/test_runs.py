@@ -7,14 +7,15 @@ import subprocess
 
 import numpy as np
 import pytest
+from notebook_tools import make_notebook
 
+from aqnet.code_state import git_state
 from aqnet.errors import RunError
-from aqnet.io import sha256_file
 from aqnet.jobs import runs
+from aqnet.jobs.notebook import code_digest, read_notebook
 from aqnet.jobs.runs import (
     Failure,
     RunFolder,
-    git_state,
     latest_run,
     list_runs,
     notebook_label,
@@ -81,10 +82,16 @@ def test_notebook_is_identified_by_path_and_digest(tmp_path):
     (root / "settings.ini").touch()
     notebook = root / "nbs" / "train" / "beijing.ipynb"
     notebook.parent.mkdir(parents=True)
-    notebook.write_text("{}")
+    make_notebook(notebook, "x: int = 1\n", "print(x)")
     record = RunFolder.create(notebook, {}, tmp_path / "runs").record
     assert record.notebook_path == "nbs/train/beijing.ipynb"
-    assert record.notebook_sha256 == sha256_file(notebook)
+    digest = code_digest(read_notebook(notebook))
+    assert record.notebook_sha256 == digest
+    content = json.loads(notebook.read_text())
+    content["cells"][1] |= {"outputs": [{"output_type": "stream", "name": "a", "text": "b"}]}
+    assert code_digest(content) == digest
+    content["cells"][1]["source"] = "print(2 * x)"
+    assert code_digest(content) != digest
 
 
 def test_status_changes_note_the_time_and_the_reason(run):
@@ -233,6 +240,17 @@ def test_latest_run_is_the_newest_of_that_notebook_and_status(tmp_path):
     for name in ("train/beijing", "train-beijing", "beijing", "nbs/train/beijing.ipynb"):
         assert latest_run(tmp_path, name).path == wanted.path
     assert latest_run(tmp_path, "beijing", status="failed").path == failed.path
+
+
+def test_latest_run_may_have_to_have_parameters(tmp_path):
+    runs = [RunFolder.create("a", {"preset": p, "x": 1}, tmp_path) for p in ("b", "b", "c")]
+    for run in runs:
+        run.set_status("complete")
+    assert latest_run(tmp_path, "a", parameters={"preset": "b"}).path == runs[1].path
+    with pytest.raises(RunError, match="with preset = d"):
+        latest_run(tmp_path, "a", parameters={"preset": "d"})
+    with pytest.raises(RunError, match="with y = 1"):
+        latest_run(tmp_path, "a", parameters={"y": 1})
 
 
 def test_ambiguous_name_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from test_scan_orders import made_grid
 
 from aqnet.model.attention import ModelError
+from aqnet.model.check_attention import Sizes, made_up_context
 from aqnet.model.scan import SCAN_MODES, WindScan, effective_scan_mode
 from aqnet.model.scan_orders import ScanOrders, build_orders, nearest_sector, scan_spec
 
@@ -89,6 +90,36 @@ def test_restore_is_the_exact_inverse(name, mode, seed):
     assert torch.equal(heights[1], elevation[scan.order[1]])
     back, level = scan.restore(permuted, heights)
     assert torch.equal(back, tokens) and torch.equal(level, elevation.expand(2, n))
+
+
+def test_one_function_permutes_all_that_belongs_to_tokens():
+    orders = ORDERS["active"]
+    n = orders.region.size
+    scan = WindScan(orders, "region")(*winds(orders, 2))
+    context = made_up_context(Sizes(tokens=n, batch=2))
+    position, patch = torch.randn(1, n, 3), torch.arange(2 * n).view(n, 2)
+    moved, ids, own = scan.permute(position, patch, context)
+    for b in range(2):
+        assert torch.equal(moved[b], position[0, scan.order[b]])
+        assert torch.equal(ids[b], patch[scan.order[b]])
+        assert torch.equal(own.elevation[b], context.elevation[scan.order[b]])
+        assert torch.equal(own.wind[b], context.wind[b, scan.order[b]])
+        assert torch.equal(own.geometry.up[b], context.geometry.up[scan.order[b]])
+    back, ids, again = scan.restore(moved, ids, own)
+    assert torch.equal(back, position.expand(2, n, 3)) and torch.equal(ids[1], patch)
+    assert torch.equal(again.wind, context.wind)
+    assert torch.equal(again.ridge[0][1], context.ridge[0])
+
+
+def test_what_is_not_of_the_tokens_is_refused():
+    orders = ORDERS["active"]
+    n = orders.region.size
+    scan = WindScan(orders, "region")(*winds(orders, 2))
+    wrong = [torch.zeros(3, n), torch.zeros(n - 1), torch.zeros(2, n - 1, n), torch.zeros(())]
+    wrong += [made_up_context(Sizes(tokens=n, batch=3)), made_up_context(Sizes(tokens=9, batch=2))]
+    for thing in wrong:
+        with pytest.raises(ModelError, match=rf"\(2, {n}, ...\), \(1, {n}, ...\) or \({n}, ...\)"):
+            scan.permute(thing)
 
 
 @pytest.mark.parametrize("name", ORDERS)

@@ -173,7 +173,8 @@ def test_64_processes_load_while_another_rebuilds(tmp_path):
 def test_the_command_line_builds_inspects_and_verifies(tmp_path):
     out = tmp_path / "c.safetensors"
     run = CliRunner().invoke
-    options = ["--grid", "china_64x128", "--regions", "16", "16", "--active", "china"]
+    options = ["--grid", "china_64x128", "--regions", "16", "16"]
+    options += ["--active", "china", "--margin", "1"]
     assert run(main, ["wind-scan", "build", *options, "--out", str(out)]).exit_code == 0
     shown = run(main, ["wind-scan", "inspect", str(out)])
     assert "china_64x128" in shown.output and "[16, 16]" in shown.output
@@ -187,4 +188,10 @@ def test_the_command_line_builds_inspects_and_verifies(tmp_path):
 
 def test_the_default_path_is_in_the_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("AQNET_DATA", str(tmp_path))
-    assert scan_path("china") == tmp_path / "wind_scan" / "china-all.safetensors"
+    china, folder = GRIDS["china"], tmp_path / "wind_scan"
+    assert scan_path(scan_spec(china)) == folder / "china-all.safetensors"
+    unusual = scan_spec(china, 4, (16, 8), 8, 2)
+    assert scan_path(unusual) == folder / "china-all-p4-r16x8-s8-l2.safetensors"
+    some = np.zeros((64, 128), bool)
+    some[:2] = True
+    assert scan_path(scan_spec(china, active=some)) == folder / "china-active256.safetensors"

@@ -192,6 +192,7 @@ def test_full_grid_is_small_and_quick():
         ({"regions": (9, 2)}, "1 to 8 bands of rows"),
         ({"regions": (0, 2)}, "1 to 8 bands of rows"),
         ({"sectors": 6}, "multiple of 4"),
+        ({"sectors": 364}, "from 4 to 360"),
         ({"lane_patches": 0}, "1 patch or more"),
         ({"active": np.zeros((8, 8), bool)}, "at least one patch"),
         ({"active": np.ones((4, 4), bool)}, r"shape \(8, 8\)"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "aqnet"
 # A module may import from its own room and from rooms before it.
 ROOMS = (
-    {"__init__", "_modidx", "errors", "io", "config"},
+    {"__init__", "_modidx", "errors", "io", "config", "code_state"},
     {"variables", "grid", "metrics"},
     {"data"},
     {"model"},
@@ -24,7 +24,7 @@ ROOMS = (
     {"cli"},
 )
 JUPYTER = ("nbdev", "fastcore", "IPython", "papermill", "nbformat", "nbclient", "jupyter_client")
-NEEDS_JUPYTER = {"aqnet.jobs.execute"}
+NEEDS_JUPYTER = {"aqnet.jobs.compile", "aqnet.jobs.execute"}
 
 
 def modules() -> dict[str, Path]:

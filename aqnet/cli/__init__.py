@@ -6,6 +6,8 @@ import click
 
 import aqnet
 from aqnet.cli.bench import bench
+from aqnet.cli.checkpoint import checkpoint
+from aqnet.cli.compile import compile_command
 from aqnet.cli.console import Group
 from aqnet.cli.data import data
 from aqnet.cli.runs import params, run
@@ -22,5 +24,5 @@ def main(debug: bool) -> None:
     """Air-quality forecasting: data, runs of notebooks, reports."""
 
 
-for command in (run, params, data, wind_scan, terrain, bench):
+for command in (run, params, compile_command, data, wind_scan, terrain, checkpoint, bench):
     main.add_command(command)

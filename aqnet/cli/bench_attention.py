@@ -8,28 +8,50 @@ from aqnet.errors import AqnetError, explain
 
 __all__ = ["attention"]
 
+_NUMBER = click.IntRange(min=1)
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
+def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    """Numbers of tokens from a list separated by commas."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) for part in found):
+        raise click.BadParameter(f"{text!r}: numbers of 1 or more, separated by commas")
+    return [int(part) for part in found]
+
+
 @click.command()
-@click.option("--tokens", default=8192, show_default=True, help="N of the main table.")
 @click.option(
-    "--growth", "sizes", default="1024,2048,4096,8192,16384", show_default=True,
+    "--tokens", default=8192, show_default=True, type=_NUMBER, help="N of the main table."
+)
+@click.option(
+    "--growth", "sizes", default="1024,2048,4096,8192,16384", show_default=True, callback=_sizes,
     help="N of the growth table, separated by commas; empty for none.",
 )  # fmt: skip
-@click.option("--heads", default=8, show_default=True)
-@click.option("--head-dim", default=96, show_default=True)
-@click.option("--batch", default=1, show_default=True)
-@click.option("--rank", default=14, show_default=True, help="Rank of the ridge barrier.")
-@click.option("--places", default=2048, show_default=True, help="Places of the aggregation table.")
-@click.option("--repeats", default=3, show_default=True, help="Passes; the shortest counts.")
+@click.option("--heads", default=8, show_default=True, type=_NUMBER)
+@click.option("--head-dim", default=96, show_default=True, type=_NUMBER)
+@click.option("--batch", default=1, show_default=True, type=_NUMBER)
+@click.option(
+    "--rank", default=14, show_default=True, type=_NUMBER, help="Rank of the ridge barrier."
+)
+@click.option(
+    "--places",
+    default=2048,
+    show_default=True,
+    type=_NUMBER,
+    help="Places of the aggregation table.",
+)
+@click.option(
+    "--repeats", default=3, show_default=True, type=_NUMBER, help="Passes; the shortest counts."
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1 (ROCm too).")
 @click.option(
-    "--kernel", type=click.Choice(["cpu", "efficient", "flash"]), default="cpu", show_default=True,
-    help="Fused kernel: cpu; on a GPU efficient (float32 too) or flash (16 bit only).",
+    "--kernel", type=click.Choice(["tiled", "cpu", "efficient", "flash"]), default="tiled",
+    show_default=True, help="On a CPU tiled, or cpu, which does what the others do; on a GPU "
+    "efficient (float32 too) or flash (16 bit only).",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
-@click.option("--threads", type=int, help="CPU threads (default: torch's).")
+@click.option("--threads", type=_NUMBER, help="CPU threads (default: torch's).")
 @click.option(
     "--check", is_flag=True,
     help="Compare outputs and gradients with the dense float64 form instead; takes a minute.",
@@ -71,10 +93,9 @@ def _bench(options: dict) -> None:
     from aqnet.model.bench_attention import (
         aggregation_costs,
         attention_costs,
-        describe_machine,
         growth,
-        matmul_gflops,
     )
+    from aqnet.model.bench_machine import describe_machine, matmul_gflops
     from aqnet.model.check_attention import Sizes
 
     device, dtype = options["device"], options["dtype"]
@@ -89,7 +110,7 @@ def _bench(options: dict) -> None:
     click.echo(f"\nattention, N = {options['tokens']}, {options['heads']} heads of "
                f"{options['head_dim']}, forward and backward")  # fmt: skip
     _table(attention_costs(sizes(options["tokens"]), **how))
-    numbers = [int(n) for n in options["sizes"].split(",") if n]
+    numbers = options["sizes"]
     if numbers:
         click.echo("\ngrowth with N; the exponent is that of the time since the row above")
         pairs = [attention_costs(sizes(n), ("plain", "all"), **how) for n in numbers]
@@ -130,7 +151,7 @@ def _growth_table(pairs: list, exponents: list) -> None:
 def _check(options: dict) -> None:
     import torch
 
-    from aqnet.model.bench_attention import describe_machine
+    from aqnet.model.bench_machine import describe_machine
     from aqnet.model.check_attention import Sizes, check_cases
     from aqnet.model.sorted_attention import require_kernel
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import click
 
-from aqnet.errors import AqnetError, InterruptedRunError
+from aqnet.errors import AqnetError, InterruptedRunError, explain
 
-__all__ = ["Group", "Progress", "echo", "sigterm_like_ctrl_c"]
+__all__ = ["Group", "Progress", "echo", "need_lab", "sigterm_like_ctrl_c"]
 
 
 class Group(click.Group):
@@ -37,6 +37,21 @@ def echo(text: str) -> None:
     """Print without a line end, at once."""
     click.echo(text, nl=False)
     sys.stdout.flush()
+
+
+@contextmanager
+def need_lab(problem: str) -> Iterator[None]:
+    """Explain an import that fails because the packages of the extra `lab` are missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        message = explain(
+            f"{problem} in this environment",
+            expected="the packages of the extra `lab` (papermill, ipykernel, ...)",
+            found=f"no package {error.name}",
+            remedy="pip install -c constraints.txt -e '.[lab]'",
+        )
+        raise AqnetError(message) from error
 
 
 class Progress:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from aqnet.cli.console import echo
-from aqnet.errors import AqnetError, explain
+from aqnet.cli.console import echo, need_lab
 
 __all__ = ["params", "run"]
 
@@ -37,16 +36,8 @@ def run(
     Defaults of the notebook < files < -p. Unknown names, wrong types and values out of range
     end with exit code 2 before anything starts.
     """
-    try:
+    with need_lab("notebooks cannot be run"):
         from aqnet.jobs.execute import run_notebook
-    except ModuleNotFoundError as error:
-        message = explain(
-            "notebooks cannot be run in this environment",
-            expected="the packages of the extra `lab` (papermill, ipykernel, ...)",
-            found=f"no package {error.name}",
-            remedy="pip install -c constraints.txt -e '.[lab]'",
-        )
-        raise AqnetError(message) from error
 
     folder = run_notebook(notebook, assignments, files, root, echo=echo)
     click.echo(f"complete: {folder.path}")

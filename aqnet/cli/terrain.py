@@ -82,12 +82,10 @@ def inspect(path: Path) -> None:
 
 
 @terrain.command()
-@_with_options
-def verify(path: Path | None, **options) -> None:
-    """Compute the ridges again and compare the factors with them."""
-    from aqnet.model.ridge import ridge_path, verify_ridge
+@click.argument("path", type=click.Path(path_type=Path))
+def verify(path: Path) -> None:
+    """Compute the ridges of a file again and compare its factors with them."""
+    from aqnet.model.ridge import verify_ridge
 
-    spec = _spec(**options)
-    path = path or ridge_path(spec)
-    _show(path, verify_ridge(path, spec))
+    _show(path, verify_ridge(path))
     click.echo("the factors are those of the terrain")

@@ -32,6 +32,10 @@ def wind_scan() -> None:
     "--active", type=click.Choice(["all", "china"]), default="all", show_default=True,
     help="Patches that are tokens: all, or those that touch China.",
 )  # fmt: skip
+@click.option(
+    "--margin", default=0, show_default=True, type=click.IntRange(min=0),
+    help="Patches around those of China (the model's active_margin).",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="File (default: data/wind_scan/...).")
 def build(
     grid_name: str,
@@ -40,9 +44,13 @@ def build(
     sectors: int,
     lane_patches: int,
     active: str,
+    margin: int,
     out: Path | None,
 ) -> None:
     """Build the orders of a grid; an existing file is replaced at once or not at all."""
+    import numpy as np
+    from scipy.ndimage import binary_dilation
+
     from aqnet.data.geography import china_static
     from aqnet.model.scan_cache import save_scan, scan_path
     from aqnet.model.scan_orders import build_orders, scan_spec
@@ -51,8 +59,10 @@ def build(
     chosen = None
     if active == "china":
         chosen = grid.active_patches(china_static(grid)["mask"].values, patch_size)
+        if margin:
+            chosen = binary_dilation(chosen, np.ones((3, 3), bool), margin)
     spec = scan_spec(grid, patch_size, regions, sectors, lane_patches, chosen)
-    path = out or scan_path(grid_name, variant=active)
+    path = out or scan_path(spec)
     digest = save_scan(path, build_orders(spec))
     click.echo(f"{path}: {path.stat().st_size / 1e6:.3f} MB, content {digest}")
 

@@ -84,12 +84,13 @@ def _known(years: YearSet, rows: np.ndarray, names: tuple[str, ...]) -> np.ndarr
 # %% ../../nbs/15_batches.ipynb #e30c012a
 def sample_index(years: YearSet, split: Split, lead_times_h: Sequence[int],
                  history_h: Sequence[int] = (0,), one_lead: bool = False,
-                 weather: YearSet | None = None) -> SampleIndex:
+                 weather: YearSet | None = None,
+                 optional_inputs: Sequence[str] = ()) -> SampleIndex:
     """Index of all samples of a split whose hours exist and are valid, by init time.
 
     Every hour of a sample, from t - max(history) to t + max(lead), lies in the split. The hours
-    that its tensors hold must be in the stores with all variables that are taken from them; hours
-    between them need not. Parameters, errors: see `FieldSamples`.
+    that its tensors hold must be in the stores with all variables that are taken from them (but
+    for the `optional_inputs`); hours between them need not. The rest: see `FieldSamples`.
     """
     _check_hours(lead_times_h, history_h)
     leads, history = np.asarray(lead_times_h), np.asarray(history_h)
@@ -97,7 +98,8 @@ def sample_index(years: YearSet, split: Split, lead_times_h: Sequence[int],
     times = init_times(split, int(leads[-1]), int(history[-1]))[:, None]
     inputs, targets = _rows_at(years, times - history), _rows_at(years, times + leads)
     ahead = None if weather is None else _rows_at(weather, times + leads)
-    usable = _known(years, targets, TARGETS) & _known(years, inputs, DYNAMIC).all(1)[:, None]
+    required = tuple(name for name in DYNAMIC if name not in optional_inputs)
+    usable = _known(years, targets, TARGETS) & _known(years, inputs, required).all(1)[:, None]
     if ahead is not None:
         usable &= _known(weather, ahead, WEATHER)
     if not one_lead:
@@ -230,6 +232,8 @@ class FieldSamples(_Reading):
         Give WEATHER at the valid times, from these stores; see `weather_provenance`.
     one_lead : bool
         One lead a sample, over all pairs (t, lead), instead of all leads in each.
+    optional_inputs : sequence of str
+        Variables that an input hour may lack; its values are then NaN everywhere.
 
     Attributes
     ----------
@@ -248,16 +252,17 @@ class FieldSamples(_Reading):
 
     def __init__(self, years: YearSet, split: Split, lead_times_h: Sequence[int],
                  history_h: Sequence[int] = (0,), future_weather: YearSet | None = None,
-                 one_lead: bool = False) -> None:
+                 one_lead: bool = False, optional_inputs: Sequence[str] = ()) -> None:
         self.years, self.future_weather = years, future_weather
         self.lead_times_h, self.history_h = tuple(lead_times_h), tuple(history_h)
         if future_weather is not None:
             _check_weather(years, future_weather)
-        self.index = sample_index(years, split, lead_times_h, history_h, one_lead, future_weather)
+        self.index = sample_index(years, split, lead_times_h, history_h, one_lead, future_weather,
+                                  optional_inputs)
         _check_not_empty(self.index, years, split)
         self.cells = np.flatnonzero(years.mask)
         self.provenance = weather_provenance(years, future_weather)
-        self.digest = _digest_of(self, split, one_lead)
+        self.digest = _digest_of(self, split, one_lead, optional_inputs)
 
 # %% ../../nbs/15_batches.ipynb #db77b85b
 def _fill(years: YearSet, cells: np.ndarray, parts: list) -> None:
@@ -276,11 +281,12 @@ def _fill(years: YearSet, cells: np.ndarray, parts: list) -> None:
                 np.take(hour[channel], cells, out=target[place], mode="clip")  # clip: no buffer
 
 # %% ../../nbs/15_batches.ipynb #bd0728cd
-def _digest_of(samples: FieldSamples, split: Split, one_lead: bool) -> str:
+def _digest_of(samples: FieldSamples, split: Split, one_lead: bool,
+               optional_inputs: Sequence[str]) -> str:
     hours = [[int(h) for h in each] for each in (samples.lead_times_h, samples.history_h)]
     weather = samples.future_weather and samples.future_weather.digest
     return sha256_json([samples.years.digest, split.name, str(split.start), str(split.end), hours,
-                        weather, one_lead])
+                        weather, one_lead, sorted(optional_inputs)])
 
 
 def unpack(values: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
@@ -332,10 +338,10 @@ class _Buffers(nn.Module):
         for name, values in arrays.items():
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
         self.register_buffer("cells", torch.from_numpy(np.flatnonzero(mask)))
-        dynamic = [n if h == 0 else f"{n} -{h} h" for h in history_h for n in DYNAMIC]
+        dynamic = [n if h == 0 else f"{n}_{h}h_ago" for h in history_h for n in DYNAMIC]
         self.channels = (*dynamic, *STATIC, "known")
 
-    def _grid(self, values: torch.Tensor, outside: float = 0.0) -> torch.Tensor:
+    def on_grid(self, values: torch.Tensor, outside: float = 0.0) -> torch.Tensor:
         """Active cells (..., N) onto the grid (..., H, W)."""
         fields = values.new_full((*values.shape[:-1], math.prod(self.shape)), outside)
         return fields.index_copy_(-1, self.cells, values).unflatten(-1, self.shape)
@@ -350,20 +356,21 @@ class _Scaling(_Buffers):
         dict
             inputs (B, C, H, W): z of the dynamic variables of each history hour, of the static
             ones, and 1 where every one of them is known; targets (B, L, 6, H, W): z; weights: 1
-            where the target is known, else 0; weather (B, L, 5, H, W) if it is in the batch.
-            Everything is exactly 0 where it is masked or unknown.
+            where the target is known, else 0; weather (B, L, 5, H, W). Of targets and weather
+            only what is in the batch; everything is exactly 0 where it is masked or unknown.
         """
         fields = torch.cat([_z(batch["inputs"], self.mean, self.spread).flatten(1, 2),
                             self.static.expand(len(batch["inputs"]), -1, -1)], dim=1)
         known = torch.isfinite(fields).all(dim=1, keepdim=True).to(fields.dtype)
-        target = _z(batch["targets"], self.target_mean, self.target_spread)
-        out = {"inputs": self._grid(torch.cat([_zero_unknown(fields), known], dim=1)),
-               "targets": self._grid(_zero_unknown(target)),
-               "weights": self._grid(torch.isfinite(target).to(target.dtype))}
+        out = {"inputs": self.on_grid(torch.cat([_zero_unknown(fields), known], dim=1))}
+        if "targets" in batch:
+            target = _z(batch["targets"], self.target_mean, self.target_spread)
+            out["targets"] = self.on_grid(_zero_unknown(target))
+            out["weights"] = self.on_grid(torch.isfinite(target).to(target.dtype))
         if "weather" in batch:
             n = len(WEATHER)  # the first dynamic variables
             ahead = _z(batch["weather"], self.mean[:n], self.spread[:n])
-            out["weather"] = self._grid(_zero_unknown(ahead))
+            out["weather"] = self.on_grid(_zero_unknown(ahead))
         return batch | out
 
 # %% ../../nbs/15_batches.ipynb #016e1bcd
@@ -388,7 +395,7 @@ class DeviceNormaliser(_Scaling):
     def physical(self, targets: torch.Tensor) -> torch.Tensor:
         """Inverse for targets (..., 6, H, W): ug/m3, NaN outside the mask."""
         packed = targets.flatten(-2)[..., self.cells]
-        return self._grid(packed * self.target_spread + self.target_mean, outside=math.nan)
+        return self.on_grid(packed * self.target_spread + self.target_mean, outside=math.nan)
 
 # %% ../../nbs/15_batches.ipynb #df76397e
 def _z(values: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:

@@ -10,12 +10,17 @@ from torch.utils.data import Sampler
 
 from aqnet.errors import SampleError, explain
 
-__all__ = ["EvaluationSampler", "GlobalOrderSampler", "seeded_order"]
+__all__ = ["EvaluationSampler", "GlobalOrderSampler", "rounded_batches", "seeded_order"]
 
 
 def seeded_order(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Order of an epoch: a pure function of seed and epoch, the same on every machine."""
     return np.random.default_rng([seed, epoch]).permutation(indices)
+
+
+def rounded_batches(n: int, batch_size: int) -> int:
+    """Batches of an epoch that is rounded to full ones, halves up."""
+    return (2 * n + batch_size) // (2 * batch_size)
 
 
 def _check_rank(rank: int, world: int) -> None:
@@ -61,6 +66,9 @@ class GlobalOrderSampler(Sampler[int]):
         (another epoch has another order), so every step weighs its samples alike and all ranks
         take equally many. False: they are a last, smaller batch, whose slices differ by at most
         one sample and may be empty; ranks that meet in collective operations cannot use it.
+    fill : bool
+        True: an epoch has round(n / batch_size) batches, all full, whatever `drop_last` says. What
+        the last one lacks it takes from the beginning of the epoch's own order.
 
     Raises
     ------
@@ -76,18 +84,21 @@ class GlobalOrderSampler(Sampler[int]):
         world: int = 1,
         batch_size: int = 1,
         drop_last: bool = True,
+        fill: bool = False,
     ) -> None:
         _check_rank(rank, world)
-        _check_batches(n, world, batch_size, drop_last)
+        least = -(-batch_size // 2) if fill else batch_size if drop_last else 1
+        _check_batches(n, world, batch_size, least)
         self.n, self.seed, self.rank, self.world = n, seed, rank, world
         self.batch_size, self.drop_last = batch_size, drop_last
+        self.length = rounded_batches(n, batch_size) * batch_size if fill else n  # of an epoch
         self.epoch, self.consumed = 0, 0
 
     # ---- the epoch
 
     def order(self) -> np.ndarray:
-        """All samples in the order of the epoch, (n,) int64."""
-        return seeded_order(np.arange(self.n), self.seed, self.epoch)
+        """Samples in the order of the epoch, (length,) int64."""
+        return np.resize(seeded_order(np.arange(self.n), self.seed, self.epoch), self.length)
 
     def global_batches(self) -> Iterator[np.ndarray]:
         """Samples of each global batch from the cursor on, the same on every rank."""
@@ -104,7 +115,7 @@ class GlobalOrderSampler(Sampler[int]):
     @property
     def batches_left(self) -> int:
         """Global batches from the cursor to the end of the epoch."""
-        left = self.n - self.consumed
+        left = self.length - self.consumed
         return left // self.batch_size if self.drop_last else -(-left // self.batch_size)
 
     def __iter__(self) -> Iterator[int]:
@@ -113,7 +124,7 @@ class GlobalOrderSampler(Sampler[int]):
 
     def __len__(self) -> int:
         """Samples that the next iteration yields on this rank."""
-        full, rest = divmod(self.n - self.consumed, self.batch_size)
+        full, rest = divmod(self.length - self.consumed, self.batch_size)
         last = _slice(0 if self.drop_last else rest, self.rank, self.world)
         return full * self.slice_size + last.stop - last.start
 
@@ -141,7 +152,7 @@ class GlobalOrderSampler(Sampler[int]):
                     remedy="call set_epoch for the next epoch; advance once an optimiser step",
                 )
             )
-        self.consumed = min(self.consumed + batches * self.batch_size, self.n)
+        self.consumed = min(self.consumed + batches * self.batch_size, self.length)
 
     def state_dict(self) -> dict:
         """Plain values; the same on every rank after the same step."""
@@ -150,7 +161,7 @@ class GlobalOrderSampler(Sampler[int]):
             "seed": self.seed,
             "epoch": self.epoch,
             "consumed": self.consumed,
-            "order_sha256": _digest(self.order()),
+            "order_sha256": self._order_digest(self.epoch),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -169,15 +180,19 @@ class GlobalOrderSampler(Sampler[int]):
         for key in ("n", "seed"):
             if state[key] != getattr(self, key):
                 raise _other_state(key, state[key], getattr(self, key))
-        if not 0 <= state["consumed"] <= self.n:
-            raise _other_state("consumed", state["consumed"], f"0 to {self.n}")
-        found = _digest(seeded_order(np.arange(self.n), self.seed, state["epoch"]))
+        if not 0 <= state["consumed"] <= self.length:
+            raise _other_state("consumed", state["consumed"], f"0 to {self.length}")
+        found = self._order_digest(state["epoch"])
         if state["order_sha256"] != found:
             raise _other_state("order_sha256", state["order_sha256"], found)
         self.epoch, self.consumed = state["epoch"], state["consumed"]
 
+    def _order_digest(self, epoch: int) -> str:
+        order = seeded_order(np.arange(self.n), self.seed, epoch)
+        return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
 
-def _check_batches(n: int, world: int, batch_size: int, drop_last: bool) -> None:
+
+def _check_batches(n: int, world: int, batch_size: int, least: int) -> None:
     if batch_size < 1 or batch_size % world:
         raise SampleError(
             explain(
@@ -187,11 +202,11 @@ def _check_batches(n: int, world: int, batch_size: int, drop_last: bool) -> None
                 remedy="choose another global batch or another number of ranks",
             )
         )
-    if n < (batch_size if drop_last else 1):
+    if n < least:
         raise SampleError(
             explain(
                 "there are fewer samples than one global batch",
-                expected=f"at least {batch_size if drop_last else 1} samples",
+                expected=f"at least {least} samples",
                 found=n,
                 remedy="choose a smaller global batch or a longer period",
             )
@@ -201,10 +216,6 @@ def _check_batches(n: int, world: int, batch_size: int, drop_last: bool) -> None
 def _slice(size: int, rank: int, world: int) -> slice:
     """The rank's contiguous part of `size` things; parts differ by at most one."""
     return slice(rank * size // world, (rank + 1) * size // world)
-
-
-def _digest(order: np.ndarray) -> str:
-    return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
 
 
 def _other_state(key: str, expected: object, found: object) -> SampleError:

@@ -8,8 +8,7 @@ and the caller's `aqnet` first on its path, so that command and cells use the sa
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
+import logging
 import os
 import re
 import signal
@@ -35,8 +34,9 @@ import aqnet
 from aqnet import errors
 from aqnet.errors import AqnetError, InterruptedRunError, ParameterError, RunError, explain
 from aqnet.io import data_root, explain_full_disk, repository_root, runs_root
-from aqnet.jobs.parameters import Parameter, Value, parse_parameters, resolve
-from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder
+from aqnet.jobs.notebook import code_digest, read_notebook, run_checks
+from aqnet.jobs.parameters import Value, parse_parameters, resolve
+from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder, require_run_dir
 
 __all__ = ["run_notebook"]
 
@@ -125,6 +125,14 @@ def _echo_stdout(text: str) -> None:
 # ---- execution in a thread, so that this thread stays free for signals
 
 
+def _not_about_names(record: logging.LogRecord) -> bool:
+    """papermill does not read `int | None`; our own parser has judged all names."""
+    return not record.getMessage().startswith("Passed unknown parameter")
+
+
+logging.getLogger("papermill").addFilter(_not_about_names)
+
+
 def _papermill(run: RunFolder, notebook: dict, folder: Path, values: dict, **options) -> None:
     asyncio.set_event_loop(asyncio.new_event_loop())  # a new thread has none
     with explain_full_disk(run.path):
@@ -210,7 +218,8 @@ def _where(notebook: dict, cell: int | None) -> str:
 
 def _failed(run: RunFolder, label: str, notebook: dict, error: BaseException) -> RunError:
     failure = _failure(notebook, error)
-    run.set_status("failed", failure)
+    stopped = failure.type == InterruptedRunError.__name__  # the cell itself took a signal
+    run.set_status("interrupted" if stopped else "failed", failure)
     known = isinstance(getattr(errors, failure.type, None), type)
     text = failure.message if known else f"{failure.type}: {failure.message}"
     if isinstance(error, DeadKernelError):
@@ -265,25 +274,11 @@ def _execute(
 # ---- the command
 
 
-def _run_dir_value(parameters: Sequence[Parameter], given: Mapping, label: str) -> None:
-    declared = {p.name: p for p in parameters}.get(RUN_DIR)
-    problem = found = None
-    if declared is None or declared.type != "str":
-        problem, found = f"{label} cannot receive its run folder", "no such parameter"
-    elif given[RUN_DIR] != declared.default:
-        problem, found = f"{RUN_DIR} is set by `aqnet run`", f"{RUN_DIR}={given[RUN_DIR]}"
-    if problem is None:
-        return
-    expected = f'`{RUN_DIR}: str = ""  # run folder, set by aqnet run` in the parameters cell'
-    remedy = "add that line" if declared is None else f"leave {RUN_DIR} out"
-    raise ParameterError(explain(problem, expected=expected, found=found, remedy=remedy))
-
-
-def _read(path: Path) -> tuple[dict, str, list[Parameter]]:
-    """Content, digest and parameters, from the same bytes that are executed."""
-    parameters = parse_parameters(path)
-    content = path.read_bytes()
-    return json.loads(content), hashlib.sha256(content).hexdigest(), parameters
+def _refuse_run_dir(values: Mapping[str, Value]) -> None:
+    if values[RUN_DIR]:
+        problem, found = f"{RUN_DIR} is set by `aqnet run`", f"{RUN_DIR}={values[RUN_DIR]}"
+        remedy = f"leave {RUN_DIR} out"
+        raise ParameterError(explain(problem, expected="no value", found=found, remedy=remedy))
 
 
 def run_notebook(
@@ -314,7 +309,7 @@ def run_notebook(
     Raises
     ------
     ParameterError
-        Before anything is created.
+        Before anything is created; also where a cell tagged `check` refuses the parameters.
     RunError
         A cell failed; `exit_code` is that of the cell's error if it was an AqnetError. The
         folder has status `failed` and the notebook as far as it went.
@@ -322,11 +317,14 @@ def run_notebook(
         SIGINT, SIGTERM or SIGHUP; the kernel is gone and the status is `interrupted`.
     """
     path = Path(path)
-    notebook, digest, parameters = _read(path)
+    notebook = read_notebook(path)
+    parameters = parse_parameters(notebook, str(path))
+    require_run_dir(parameters, str(path))
     values = resolve(parameters, files, assignments)
-    _run_dir_value(parameters, values, str(path))
+    _refuse_run_dir(values)
+    run_checks(notebook, values, str(path))
     root = Path(root) if root is not None else runs_root()
-    run = RunFolder.create(path, values, root, notebook_sha256=digest)
+    run = RunFolder.create(path, values, root, notebook_sha256=code_digest(notebook))
     echo(f"run folder: {run.path}\n")
     folder = path.absolute().parent
     values[RUN_DIR] = str(run.path)

@@ -4,9 +4,10 @@ Each line of that cell declares one parameter::
 
     name: type = default  # help text [unit] {range}
 
-`type` is int, float, str, bool, list[int], list[float] or list[str]. The default is a literal.
-Help, unit and range may be left out. The range is `{low..high}` (either end may be missing) or
-`{a|b|c}`; for a list it holds for each item. Lines with only a comment are allowed.
+`type` is int, float, str, bool, list[int], list[float] or list[str], or one of these `| None`.
+The default is a literal. Help, unit and range may be left out. The range is `{low..high}` (either
+end may be missing) or `{a|b|c}`; for a list it holds for each item. Lines with only a comment are
+allowed. The value None is written `null`, as in YAML, on the command line and in files.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from __future__ import annotations
 import ast
 import difflib
 import io
-import json
 import math
 import re
 import tokenize
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -27,19 +27,23 @@ import yaml
 
 from aqnet.config import read_yaml
 from aqnet.errors import ParameterError, explain
+from aqnet.jobs.notebook import parameters_source, read_notebook
 
 __all__ = [
     "Parameter",
     "convert",
+    "declared_values",
     "parse_assignments",
     "parse_parameters",
-    "read_notebook",
+    "parse_source",
     "render",
     "resolve",
 ]
 
-Value = int | float | str | bool | list
+Value = int | float | str | bool | list | None
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]")
+_OPTIONAL = " | None"
+_NULL = "null"
 _FORM = "name: type = default  # help [unit] {range}"
 _COMMENT = re.compile(
     r"(?P<help>.*?)\s*(?:\[(?P<unit>[^][]*)\])?\s*(?:\{(?P<range>[^{}]*)\})?", re.DOTALL
@@ -56,14 +60,16 @@ class Parameter:
         Python name.
     type : str
         One of int, float, str, bool, list[int], list[float], list[str].
-    default : int, float, str, bool or list
-        Value of that type.
+    default : int, float, str, bool, list or None
+        Value of that type; None only if `optional`.
     help, unit : str
         From the comment; empty if not given.
     minimum, maximum : float or None
         Closed range of the value, or of each item of a list.
     choices : tuple or None
         Allowed values, or allowed items of a list.
+    optional : bool
+        Whether the value may be None (declared `type | None`).
     """
 
     name: str
@@ -74,6 +80,7 @@ class Parameter:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple | None = None
+    optional: bool = False
 
     @property
     def item_type(self) -> str:
@@ -96,7 +103,7 @@ class Parameter:
             low = "" if self.minimum is None else render(self.minimum)
             high = "" if self.maximum is None else render(self.maximum)
             text += f", range {low}..{high}"
-        return text
+        return f"{text}; or {_NULL}" if self.optional else text
 
 
 # ---- values
@@ -179,6 +186,8 @@ def _check_range(parameter: Parameter, value: Value) -> None:
 
 
 def _converted(parameter: Parameter, value: object) -> Value:
+    if parameter.optional and (value is None or value == _NULL):
+        return None
     to_item = _CONVERTERS[parameter.item_type]
     if not parameter.is_list:
         result = to_item(value)
@@ -202,18 +211,19 @@ def convert(parameter: Parameter, value: object, source: str) -> Value:
     parameter : Parameter
         What is expected.
     value : object
-        Text (`"[12,24]"`, `"1e-4"`, `"false"`) or a typed value.
+        Text (`"[12,24]"`, `"1e-4"`, `"false"`, `"null"`) or a typed value.
     source : str
         Where the value stands, for the message.
 
     Returns
     -------
-    int, float, str, bool or list
+    int, float, str, bool, list or None
 
     Raises
     ------
     ParameterError
-        Wrong type or out of range. A bool is not an int, 12.0 is not an int, None is nothing.
+        Wrong type or out of range. A bool is not an int, 12.0 is not an int, and None is a value
+        of an optional parameter only.
     """
     try:
         return _converted(parameter, value)
@@ -222,9 +232,17 @@ def convert(parameter: Parameter, value: object, source: str) -> Value:
             f"parameter {parameter.name} ({source}): {mismatch.expected} needed",
             expected=parameter.describe(),
             found=mismatch.found,
-            remedy=f"for example -p {parameter.name}={render(parameter.default)}",
+            remedy=f"for example -p {parameter.name}={_example(parameter)}",
         )
         raise ParameterError(message) from None
+
+
+def _example(parameter: Parameter) -> str:
+    """A value that fits, where possible one that says more than `null`."""
+    if parameter.default is None and parameter.choices:
+        item = parameter.choices[0]
+        return render([item] if parameter.is_list else item)
+    return render(parameter.default)
 
 
 def render(value: Value) -> str:
@@ -232,13 +250,15 @@ def render(value: Value) -> str:
 
     Parameters
     ----------
-    value : int, float, str, bool or list
+    value : int, float, str, bool, list or None
 
     Returns
     -------
     str
-        One line (unless a str holds line breaks itself): `true`, `0.0001`, `[12, 24]`.
+        One line (unless a str holds line breaks itself): `true`, `0.0001`, `[12, 24]`, `null`.
     """
+    if value is None:
+        return _NULL
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
@@ -247,62 +267,6 @@ def render(value: Value) -> str:
 
 
 # ---- the parameters cell
-
-
-def read_notebook(path: str | Path) -> dict:
-    """Read a notebook file as plain JSON (no Jupyter package needed).
-
-    Raises
-    ------
-    ParameterError
-        No such file, or not a notebook of format 4.
-    """
-    path = Path(path)
-    problem = f"cannot read the notebook {path}"
-    if not path.is_file():
-        message = explain(
-            problem, expected="a .ipynb file", found="no file there", remedy="check the path"
-        )
-        raise ParameterError(message)
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        message = explain(
-            problem, expected="a .ipynb file (JSON)", found=error, remedy="give a notebook"
-        )
-        raise ParameterError(message) from error
-    version = notebook.get("nbformat") if isinstance(notebook, dict) else None
-    if version != 4 or not isinstance(notebook.get("cells"), list):
-        remedy = "open and save it in JupyterLab"
-        message = explain(
-            problem, expected="notebook format 4", found=f"format {version}", remedy=remedy
-        )
-        raise ParameterError(message)
-    return notebook
-
-
-def _source(cell: Mapping) -> str:
-    source = cell.get("source", "")
-    return source if isinstance(source, str) else "".join(source)
-
-
-def _parameters_cell(notebook: Mapping, label: str) -> str:
-    cells = [
-        _source(cell)
-        for cell in notebook["cells"]
-        if "parameters" in cell.get("metadata", {}).get("tags", [])
-        and cell.get("cell_type") == "code"
-    ]
-    if len(cells) == 1:
-        return cells[0]
-    message = explain(
-        f"{label} has {len(cells)} cells tagged `parameters`",
-        expected="exactly one code cell tagged `parameters`",
-        found=f"{len(cells)}",
-        remedy="set the tag in JupyterLab (property inspector, cell tags); nbdev_clean keeps it "
-        "only with `allowed_cell_metadata_keys = tags` in settings.ini",
-    )
-    raise ParameterError(message)
 
 
 def _comments(source: str) -> dict[int, str]:
@@ -334,7 +298,8 @@ def _items(value: object) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _from_statement(statement: ast.stmt, comment: str) -> Parameter:
+def _type_and_default(statement: ast.stmt) -> tuple[str, bool, object]:
+    """Declared type without `| None`, whether it had one, and the literal."""
     simple = (
         isinstance(statement, ast.AnnAssign)
         and isinstance(statement.target, ast.Name)
@@ -342,26 +307,38 @@ def _from_statement(statement: ast.stmt, comment: str) -> Parameter:
     )
     if not simple:
         raise _MismatchError(f"`{_FORM}`", "another statement")
-    kind = ast.unparse(statement.annotation)
+    annotation = ast.unparse(statement.annotation)
+    kind = annotation.removesuffix(_OPTIONAL)
     if kind not in TYPES:
-        raise _MismatchError(f"a type out of {', '.join(TYPES)}", kind)
+        raise _MismatchError(f"a type out of {', '.join(TYPES)}, or one `| None`", annotation)
     try:
         default = ast.literal_eval(statement.value)
     except (ValueError, TypeError):
         raise _MismatchError("a literal as default", ast.unparse(statement.value)) from None
+    optional = annotation != kind
+    if optional and default is None:
+        return kind, optional, None
+    if default == _NULL and optional:
+        raise _MismatchError("None, not its text", _show(default))
     if any(isinstance(v, str) != kind.endswith(("str", "str]")) for v in _items(default)):
-        raise _MismatchError(f"a default of type {kind}", _show(default))
+        raise _MismatchError(f"a default of type {annotation}", _show(default))
+    return kind, optional, default
+
+
+def _from_statement(statement: ast.stmt, comment: str) -> Parameter:
+    kind, optional, default = _type_and_default(statement)
     parts = _COMMENT.fullmatch(comment)
     text = parts["help"].strip()
     if re.search(r"[{}]", text):
         raise _MismatchError("one {range} at the end of the comment", comment)
-    fields = {"help": text, "unit": (parts["unit"] or "").strip()}
+    fields = {"help": text, "unit": (parts["unit"] or "").strip(), "optional": optional}
     if parts["range"] is not None:
         item_type = kind.removeprefix("list[").removesuffix("]")
         fields |= _range(parts["range"], item_type)
+    if optional and _NULL in (fields.get("choices") or ()):
+        raise _MismatchError(f"choices without {_NULL}, which is None", comment)
     parameter = Parameter(statement.target.id, kind, default, **fields)
-    default = _converted(parameter, default)
-    return Parameter(parameter.name, kind, default, **fields)
+    return replace(parameter, default=_converted(parameter, default))
 
 
 def _line_error(label: str, line: int, source: str, mismatch: _MismatchError) -> ParameterError:
@@ -376,7 +353,8 @@ def _line_error(label: str, line: int, source: str, mismatch: _MismatchError) ->
     )
 
 
-def _parse_source(source: str, label: str) -> list[Parameter]:
+def parse_source(source: str, label: str) -> list[Parameter]:
+    """Read the parameters that the text of a parameters cell declares; see `parse_parameters`."""
     try:
         statements = ast.parse(source).body
         comments = _comments(source)
@@ -417,7 +395,8 @@ def parse_parameters(nb: str | Path | Mapping, label: str | None = None) -> list
         `name: type = literal  # help [unit] {range}`; the message names notebook and line.
     """
     if isinstance(nb, Mapping):
-        return _parse_source(_parameters_cell(nb, label or "the notebook"), label or "the notebook")
+        label = label or "the notebook"
+        return parse_source(parameters_source(nb, label), label)
     return parse_parameters(read_notebook(nb), label or str(nb))
 
 
@@ -505,3 +484,35 @@ def resolve(
     if problems:
         raise ParameterError("\n".join(problems))
     return {n: list(v) if isinstance(v, list) else v for n, v in values.items()}
+
+
+def declared_values(namespace: Mapping[str, object]) -> dict[str, Value]:
+    """Present values of the parameters in a notebook's own namespace.
+
+    Parameters
+    ----------
+    namespace : mapping
+        `globals()` in a cell: the same in JupyterLab, under `aqnet run` and in a compiled script.
+
+    Returns
+    -------
+    dict
+        By name, in the order of the parameters cell (the names that were declared with a type).
+
+    Raises
+    ------
+    ParameterError
+        The parameters cell has not been run.
+    """
+    names = namespace.get("__annotations__")
+    if names is None and "__annotate__" in namespace:  # Python 3.14 computes them when asked
+        names = namespace["__annotate__"](1)
+    if names:
+        return {name: namespace[name] for name in names}
+    message = explain(
+        "the notebook has no parameters yet",
+        expected=f"a parameters cell of `{_FORM}`, run before this one",
+        found="no name declared with a type",
+        remedy="run the parameters cell",
+    )
+    raise ParameterError(message)

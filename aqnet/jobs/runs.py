@@ -22,8 +22,7 @@ import math
 import os
 import platform
 import re
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -33,21 +32,21 @@ import yaml
 from pydantic import Field, ValidationError
 
 import aqnet
+from aqnet.code_state import GitState, git_state
 from aqnet.config import Config, read_yaml
-from aqnet.errors import RunError, TargetExistsError, explain
+from aqnet.errors import ParameterError, RunError, TargetExistsError, explain
 from aqnet.io import (
     atomic_directory,
     atomic_write_json,
     repository_root,
     runs_root,
-    sha256_file,
     sha256_json,
 )
-from aqnet.jobs.parameters import Value
+from aqnet.jobs.notebook import code_digest, read_notebook
+from aqnet.jobs.parameters import Parameter, Value
 
 __all__ = [
     "Failure",
-    "GitState",
     "Provenance",
     "RunFolder",
     "RunRecord",
@@ -55,6 +54,8 @@ __all__ = [
     "list_runs",
     "notebook_label",
     "parameters_hash",
+    "relative_path",
+    "require_run_dir",
 ]
 
 # Packages whose version can change a result: the run-time and notebook requirements.
@@ -81,7 +82,7 @@ class RunRecord(Config):
 
     schema_version: Literal[1] = 1
     status: Status
-    started_by: Literal["aqnet run", "notebook"]
+    started_by: Literal["aqnet run", "notebook", "script"]
     notebook: str
     notebook_path: str | None
     notebook_sha256: str | None
@@ -89,14 +90,6 @@ class RunRecord(Config):
     started: datetime | None = None
     ended: datetime | None = None
     error: Failure | None = None
-
-
-class GitState(Config):
-    """State of the code: `state` says in words why commit or dirty files are missing."""
-
-    state: str
-    commit: str | None = None
-    dirty: tuple[str, ...] = ()
 
 
 class Provenance(Config):
@@ -122,11 +115,31 @@ def parameters_hash(parameters: Mapping[str, Value]) -> str:
     return sha256_json({k: v for k, v in parameters.items() if k != RUN_DIR})
 
 
+def require_run_dir(parameters: Sequence[Parameter], label: str) -> None:
+    """Check that a notebook can receive its run folder.
+
+    Raises
+    ------
+    ParameterError
+        No parameter `run_dir` of type str with an empty default.
+    """
+    declared = {p.name: p for p in parameters}.get(RUN_DIR)
+    if declared is not None and (declared.type, declared.default) == ("str", ""):
+        return
+    message = explain(
+        f"{label} cannot receive its run folder",
+        expected=f'`{RUN_DIR}: str = ""  # run folder, set by aqnet run` in the parameters cell',
+        found="no such parameter" if declared is None else declared.describe(),
+        remedy="add that line",
+    )
+    raise ParameterError(message)
+
+
 def notebook_label(notebook: str | Path) -> str:
     """Name of a notebook in run folders.
 
-    `nbs/train/beijing.ipynb` is `train-beijing` (as is the text `train/beijing`), so that it
-    differs from `nbs/evaluate/beijing.ipynb`; outside `nbs` it is the file name without ending.
+    `nbs/train/forecast.ipynb` is `train-forecast` (as is the text `train/forecast`), so that it
+    differs from a `nbs/evaluate/forecast.ipynb`; outside `nbs` it is the file name without ending.
     """
     path = Path(notebook)
     parts = path.with_suffix("").parts if path.suffix == ".ipynb" else path.parts
@@ -143,28 +156,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _git(*arguments: str, folder: Path) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def git_state(folder: str | Path) -> GitState:
-    """Commit and changed files (as `git status --porcelain` lists them) of a work tree."""
-    folder = Path(folder)
-    try:
-        status = _git("status", "--porcelain", "--untracked-files=normal", folder=folder)
-    except FileNotFoundError:
-        return GitState(state="git is not installed")
-    except subprocess.CalledProcessError as error:
-        return GitState(state=f"no git state: {error.stderr.strip()}")
-    dirty = tuple(line for line in status.splitlines() if line)
-    try:
-        commit = _git("rev-parse", "--verify", "HEAD", folder=folder).strip()
-    except subprocess.CalledProcessError:
-        return GitState(state="no commit yet", dirty=dirty)
-    return GitState(state="dirty" if dirty else "clean", commit=commit, dirty=dirty)
 
 
 def _provenance(parameters: Mapping[str, Value]) -> Provenance:
@@ -239,7 +230,12 @@ class RunFolder:
     ----------
     path : pathlib.Path
         Absolute path of the folder.
+    writer : bool
+        Of the class: False in the processes of a script whose rank is not 0, which find the
+        folder as rank 0 keeps it; there, methods that write do nothing.
     """
+
+    writer: bool = True
 
     def __init__(self, path: Path):
         self.path = path
@@ -255,40 +251,49 @@ class RunFolder:
         root: str | Path | None = None,
         *,
         notebook_sha256: str | None = None,
-        started_by: Literal["aqnet run", "notebook"] = "aqnet run",
+        started_by: Literal["aqnet run", "notebook", "script"] = "aqnet run",
+        path: str | Path | None = None,
     ) -> RunFolder:
         """Create a run folder with status `created`.
 
         Parameters
         ----------
         notebook : path or str
-            Notebook file, or a name such as `train/beijing`.
+            Notebook file, or a name such as `train/forecast`.
         parameters : mapping
             Typed parameters, as `aqnet.jobs.parameters.resolve` gives them.
         root : path, optional
             Folder of all runs; `aqnet.io.runs_root()` by default.
         notebook_sha256 : str, optional
-            Digest of what is executed; computed from the file if it exists.
+            `code_digest` of what is executed; computed from the file if it exists.
         started_by : str
-            `aqnet run`, or `notebook` for a notebook open in JupyterLab.
+            `aqnet run`, `notebook` for a notebook open in JupyterLab, or `script`.
+        path : path, optional
+            The folder itself, instead of a new name below `root`.
 
         Raises
         ------
+        TargetExistsError
+            `path` exists.
         StorageFullError
             No room; nothing is left behind.
         """
         root = (Path(root) if root is not None else runs_root()).absolute()
         file = Path(notebook)
         if notebook_sha256 is None and file.is_file():
-            notebook_sha256 = sha256_file(file)
+            notebook_sha256 = code_digest(read_notebook(file))
         record = RunRecord(
             status="created",
             started_by=started_by,
             notebook=notebook_label(notebook),
-            notebook_path=_relative(file) if file.is_file() else None,
+            notebook_path=_notebook_path(file),
             notebook_sha256=notebook_sha256,
             created=_now(),
         )
+        if path is not None:
+            with atomic_directory(path) as folder:
+                _fill(folder, record, parameters)
+            return cls.open(path)
         digest = parameters_hash(parameters)[:8]
         base = f"{record.created:%Y%m%dT%H%M%S}-{record.notebook}-{digest}"
         for count in itertools.count(1):
@@ -312,7 +317,7 @@ class RunFolder:
         run_dir : str
             Parameter that `aqnet run` sets; empty in JupyterLab, where a folder is created.
         notebook_name : str
-            Path below `nbs` without ending, such as `train/beijing`.
+            Path below `nbs` without ending, such as `train/forecast`.
         parameters : mapping
             The notebook's parameters by name.
 
@@ -339,7 +344,8 @@ class RunFolder:
             run.json is missing or not of this schema.
         """
         path = Path(path).absolute()
-        _load(path / "run.json", RunRecord)
+        if cls.writer:
+            _load(path / "run.json", RunRecord)
         return cls(path)
 
     @property
@@ -392,6 +398,8 @@ class RunFolder:
         error : Failure, optional
             Why the run failed or was interrupted.
         """
+        if not self.writer:
+            return
         change: dict = {"status": status, "error": error}
         if status == "running":
             change |= {"started": _now(), "ended": None}
@@ -401,8 +409,8 @@ class RunFolder:
         _dump(self.path / "run.json", record)
 
     def finish(self) -> None:
-        """Mark a run of JupyterLab as complete; under `aqnet run` the command decides."""
-        if self.record.started_by == "notebook":
+        """Mark a run of JupyterLab as complete; otherwise the command or script decides."""
+        if self.writer and self.record.started_by == "notebook":
             self.set_status("complete")
 
     def record_data(self, name: str, sha256: str) -> None:
@@ -413,6 +421,8 @@ class RunFolder:
         RunError
             Not a SHA-256, or another digest of the same name is noted already.
         """
+        if not self.writer:
+            return
         provenance = self.provenance
         known = provenance.data.get(name, sha256)
         if not re.fullmatch(r"[0-9a-f]{64}", sha256) or known != sha256:
@@ -434,7 +444,8 @@ class RunFolder:
         RunError
             A value is NaN, infinite or not plain; the message names it.
         """
-        atomic_write_json(self.metrics_path, _plain(metrics, "metrics"))
+        if self.writer:
+            atomic_write_json(self.metrics_path, _plain(metrics, "metrics"))
 
     def read_metrics(self) -> dict:
         """Content of metrics.json.
@@ -455,12 +466,19 @@ class RunFolder:
         return json.loads(self.metrics_path.read_text(encoding="utf-8"))
 
 
-def _relative(file: Path) -> str:
-    """Path within the repository; the mere name for a notebook elsewhere."""
+def relative_path(file: Path) -> str:
+    """Path of a notebook within its repository; the mere name for one elsewhere."""
     for folder in file.absolute().parents:
         if (folder / "settings.ini").exists() and (folder / "data_manifests").exists():
             return file.absolute().relative_to(folder).as_posix()
     return file.name
+
+
+def _notebook_path(file: Path) -> str | None:
+    """Path of a notebook; a script gives it in this form, and may run where there is none."""
+    if file.is_file():
+        return relative_path(file)
+    return file.as_posix() if file.suffix == ".ipynb" and not file.is_absolute() else None
 
 
 def _fill(folder: Path, record: RunRecord, parameters: Mapping[str, Value]) -> None:
@@ -508,7 +526,10 @@ def _named(runs: list[RunFolder], wanted: str) -> list[RunFolder]:
 
 
 def latest_run(
-    root: str | Path | None, notebook_stem: str, status: Status = "complete"
+    root: str | Path | None,
+    notebook_stem: str,
+    status: Status = "complete",
+    parameters: Mapping[str, Value] | None = None,
 ) -> RunFolder:
     """Newest run of a notebook.
 
@@ -517,9 +538,11 @@ def latest_run(
     root : path or None
         Folder of all runs; `aqnet.io.runs_root()` for None.
     notebook_stem : str
-        `train/beijing`, `train-beijing`, or `beijing` if only one notebook of that name has run.
+        `train/forecast`, `train-forecast`, or `forecast` if only one notebook of that name has run.
     status : str
         Status that the run must have.
+    parameters : mapping, optional
+        Values that the run must have.
 
     Raises
     ------
@@ -529,13 +552,15 @@ def latest_run(
     root = Path(root) if root is not None else runs_root()
     wanted = notebook_label(notebook_stem)
     named = _named(list_runs(root), wanted)
-    fitting = [run for run in named if run.record.status == status]
-    if fitting:
-        return fitting[-1]
+    values = dict(parameters or {})
+    for run in reversed(named):
+        if run.record.status == status and run.parameters | values == run.parameters:
+            return run
     statuses = ", ".join(f"{run.path.name}: {run.record.status}" for run in named[-3:])
     message = explain(
         f"no run of {notebook_stem} with status {status} in {root}",
-        expected=f"at least one folder *-{wanted}-*",
+        expected=f"at least one folder *-{wanted}-*"
+        + "".join(f", with {name} = {value}" for name, value in values.items()),
         found=statuses or "none",
         remedy=f"aqnet run {_notebook_of(named, notebook_stem)}",
     )

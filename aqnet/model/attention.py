@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -17,11 +17,13 @@ from ..errors import AqnetError, explain
 from .position import Geometry, geometry
 
 # %% auto #0
-__all__ = ['ATTENTION_CORES', 'ModelError', 'PhysicalContext', 'take_tokens', 'PlainAttention', 'attention_core', 'SelfAttention']
+__all__ = ['ATTENTION_CORES', 'ModelError', 'PhysicalContext', 'map_tokens', 'take_tokens', 'per_sample', 'pick_tokens',
+           'TokenDomain', 'PlainAttention', 'attention_core', 'SelfAttention', 'WindowedAttention']
 
 # %% ../../nbs/30_attention.ipynb #894ffaf3
 __all__ = ["ATTENTION_CORES", "ModelError", "PhysicalContext", "PlainAttention", "SelfAttention",
-           "attention_core", "take_tokens"]
+           "TokenDomain", "WindowedAttention", "attention_core", "map_tokens", "per_sample",
+           "pick_tokens", "take_tokens"]
 
 # %% ../../nbs/30_attention.ipynb #fcec3068
 class ModelError(AqnetError):
@@ -30,42 +32,145 @@ class ModelError(AqnetError):
 
 @dataclass(frozen=True)
 class PhysicalContext:
-    """Setting of N tokens for attention.
+    """Setting of N tokens for attention; what is (N, ...) may also be (B, N, ...).
 
     Attributes
     ----------
-    lat, lon : (N,) degrees, token centres
-    elevation : (N,) m
+    geometry : Geometry
+        Places on the sphere.
+    elevation : (N,) m; normalised [1] for the published form alone
     wind : (B, N, 2) m/s, eastward and northward
     lead_time_h : (B,) h, or None when one pass serves all lead times
     ridge : (left, right), each (N, rank), or None
         Factors of the ridge matrix of `aqnet.model.ridge`: left @ right.T is the climb, m.
     patch : (N, 2) or None
-        Row and column in the full grid of patches, for the bucketed relative position.
+        Row and column in the grid of patches, for the bucketed relative position.
+    patch_span : (int, int) or None
+        Rows and columns of patches of the domain, for that position's stretched form.
+    ascending : (N,) or (B, N) int64
+        Tokens from the lowest to the highest; made here, once for all layers.
     """
 
-    lat: torch.Tensor
-    lon: torch.Tensor
+    geometry: Geometry
     elevation: torch.Tensor
     wind: torch.Tensor
     lead_time_h: torch.Tensor | None = None
     ridge: tuple[torch.Tensor, torch.Tensor] | None = None
     patch: torch.Tensor | None = None
+    patch_span: tuple[int, int] | None = None
+    ascending: torch.Tensor = field(init=False)
 
-    @cached_property
-    def geometry(self) -> Geometry:
-        """Places on the sphere; computed once for all layers."""
-        return geometry(self.lat, self.lon)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ascending", torch.argsort(self.elevation, dim=-1))
 
 # %% ../../nbs/30_attention.ipynb #a30f6d12
-def take_tokens(context: PhysicalContext, index: torch.Tensor) -> PhysicalContext:
-    """The context of some tokens, in the order of `index` (n,)."""
-    one = {name: getattr(context, name)[index] for name in ("lat", "lon", "elevation")}
+def map_tokens(context: PhysicalContext,
+               function: Callable[[torch.Tensor, int], torch.Tensor]) -> PhysicalContext:
+    """A context whose tensors of tokens are function(tensor, number of axes after the tokens')."""
+    place = context.geometry
+    names = ("up", "east", "north", "centred", "off_sphere")
+    place = replace(place, **{name: function(getattr(place, name), 1) for name in names})
     ridge, patch = context.ridge, context.patch
     return replace(
-        context, **one, wind=context.wind[:, index],
-        ridge=None if ridge is None else (ridge[0][index], ridge[1][index]),
-        patch=None if patch is None else patch[index])
+        context, geometry=place, elevation=function(context.elevation, 0),
+        wind=function(context.wind, 1),
+        ridge=None if ridge is None else tuple(function(x, 1) for x in ridge),
+        patch=None if patch is None else function(patch, 1))
+
+
+def take_tokens(context: PhysicalContext, index: torch.Tensor) -> PhysicalContext:
+    """The context of some tokens: index (n,) for all samples, or (B, n) for each."""
+    return map_tokens(context, lambda x, after: pick_tokens(x, index, after))
+
+# %% ../../nbs/30_attention.ipynb #c07e0001
+def per_sample(x: torch.Tensor, axes: int) -> torch.Tensor:
+    """(1 or B, N, ...) of a tensor whose form for all samples, (N, ...), has `axes` axes."""
+    return x if x.dim() > axes else x[None]
+
+
+def pick_tokens(x: torch.Tensor, index: torch.Tensor, after: int) -> torch.Tensor:
+    """Tokens of a tensor (N, ...) or (B, N, ...) with `after` axes behind the tokens'.
+
+    `index` (n,) keeps the form; (B, n) gives (B, n, ...). ModelError if another number of samples.
+    """
+    if index.dim() == 1:
+        return x.index_select(x.dim() - after - 1, index)
+    x = per_sample(x, after + 1)
+    if x.shape[0] not in (1, len(index)):
+        raise ModelError(explain(
+            "the tokens of each sample are wanted of another number of samples",
+            expected=f"{len(index)} samples or 1", found=tuple(x.shape),
+            remedy="take tokens of the batch that the order was made for"))
+    x = x.expand(len(index), *x.shape[1:])
+    first = torch.arange(len(index), device=index.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
+
+# %% ../../nbs/30_attention.ipynb #c07e0003
+class TokenDomain(nn.Module):
+    """What is the same in every batch: places, terrain, ridges; buffers that no checkpoint keeps.
+
+    Parameters
+    ----------
+    lat, lon : (N,) degrees
+    elevation : (N,) m
+    patch : (N, 2), optional
+        Row and column of each token in the grid of patches.
+    ridge : (left, right), each (N, rank), optional
+    """
+
+    def __init__(self, lat: np.ndarray, lon: np.ndarray, elevation: np.ndarray,
+                 patch: np.ndarray | None = None,
+                 ridge: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+        super().__init__()
+        place = geometry(*(torch.as_tensor(np.asarray(x, np.float64)) for x in (lat, lon)))
+        self.centre, self.box, self.patch_span = place.centre, place.box, _span(patch)
+        left, right = (None, None) if ridge is None else ridge
+        own = {**vars(place), "elevation": elevation, "patch": patch, "left": left, "right": right}
+        for name in _STATIC:
+            values = None if own[name] is None else torch.as_tensor(own[name]).clone()
+            _require_tokens(name, values, len(place.up))
+            self.register_buffer(name, values, persistent=False)
+
+    def _apply(self, fn, recurse: bool = True) -> TokenDomain:
+        """Move, but keep the types: places of 16 bit would be 10 km off."""
+        return super()._apply(lambda x: x.to(fn(x.new_empty(0)).device), recurse)
+
+    def context(self, wind: torch.Tensor,
+                lead_time_h: torch.Tensor | None = None) -> PhysicalContext:
+        """Setting of a batch with winds (B, N, 2) [m/s] and lead times (B,) [h]."""
+        return _context(self, wind, lead_time_h)
+
+# %% ../../nbs/30_attention.ipynb #c07e0004
+_PLACE = ("up", "east", "north", "centred", "off_sphere")
+_STATIC = (*_PLACE, "elevation", "patch", "left", "right")
+
+
+def _span(patch: np.ndarray | None) -> tuple[int, int] | None:
+    if patch is None:
+        return None
+    rows, columns = (np.ptp(np.asarray(patch), axis=0) + 1).tolist()
+    return rows, columns
+
+
+def _require_tokens(name: str, values: torch.Tensor | None, n: int) -> None:
+    if values is not None and (values.dim() == 0 or len(values) != n):
+        raise ModelError(explain(f"{name} is not of the tokens of the domain",
+                                 expected=f"{n} rows", found=tuple(values.shape),
+                                 remedy="give every property for the same tokens"))
+
+
+def _context(domain: TokenDomain, wind: torch.Tensor,
+             lead_time_h: torch.Tensor | None) -> PhysicalContext:
+    n, b = len(domain.elevation), wind.shape[0]
+    if wind.shape != (b, n, 2) or (lead_time_h is not None and lead_time_h.shape != (b,)):
+        lead = None if lead_time_h is None else tuple(lead_time_h.shape)
+        raise ModelError(explain(
+            "wind or lead time are not of the tokens", expected=f"(B, {n}, 2) and (B,)",
+            found=f"{tuple(wind.shape)} and {lead}", remedy="take the mean wind of each patch"))
+    place = Geometry(*(getattr(domain, name) for name in _PLACE), domain.centre, domain.box)
+    ridge = None if domain.left is None else (domain.left, domain.right)
+    return PhysicalContext(place, domain.elevation, wind, lead_time_h, ridge, domain.patch,
+                           domain.patch_span)
 
 # %% ../../nbs/30_attention.ipynb #b3466e62
 class PlainAttention(nn.Module):
@@ -122,3 +227,53 @@ class SelfAttention(nn.Module):
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         attended = self.core(q, k, v, context)
         return self.project(attended.transpose(1, 2).reshape(batch, n, width))
+
+# %% ../../nbs/30_attention.ipynb #c07e0006
+class WindowedAttention(nn.Module):
+    """Core that lets another core see disjoint blocks of the sequence, all at once.
+
+    Blocks have `window` tokens, from the first token on, or with `shift` from half a block on. What
+    is left over is a shorter block of its own: at the end, and with `shift` at the beginning too.
+    For `SelfAttention`: partial(WindowedAttention, make_core=..., window=..., shift=...).
+    ModelError if a window has less than 2 tokens.
+    """
+
+    def __init__(self, heads: int, make_core: Callable[[int], nn.Module], window: int,
+                 shift: bool = False) -> None:
+        super().__init__()
+        if window < 2:
+            raise ModelError(explain("a window is too small", expected="2 tokens or more",
+                                     found=window, remedy="change `window`"))
+        self.window, self.shift, self.core = window, shift, make_core(heads)
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
+                context: PhysicalContext) -> torch.Tensor:
+        parts = []
+        for run in _equal_blocks(q.shape[2], self.window, self.shift):
+            inner = [_blocks(x.transpose(1, 2), *run).transpose(1, 2) for x in (q, k, v)]
+            part = self.core(*inner, _block_context(context, len(q), *run))
+            parts.append(part.unflatten(0, (len(q), run[2])).transpose(1, 2).flatten(2, 3))
+        return torch.cat(parts, dim=2)
+
+# %% ../../nbs/30_attention.ipynb #c07e0007
+def _equal_blocks(n: int, window: int, shift: bool) -> list[tuple[int, int, int]]:
+    """Runs of blocks of one size: first token, tokens of a block, blocks."""
+    first = min(window // 2, n) if shift else 0
+    whole, rest = divmod(n - first, window)
+    runs = [(0, first, 1), (first, window, whole), (n - rest, rest, 1)]
+    return [run for run in runs if run[1] * run[2]]
+
+
+def _blocks(x: torch.Tensor, first: int, size: int, count: int) -> torch.Tensor:
+    """Blocks as samples: (B, N, ...) -> (B count, size, ...)."""
+    return x[:, first : first + size * count].unflatten(1, (count, size)).flatten(0, 1)
+
+
+def _block_context(context: PhysicalContext, batch: int, *run: int) -> PhysicalContext:
+    def cut(x: torch.Tensor, after: int) -> torch.Tensor:
+        x = per_sample(x, after + 1)
+        return _blocks(x.expand(batch, *x.shape[1:]), *run)
+
+    lead = context.lead_time_h
+    lead = None if lead is None else lead.repeat_interleave(run[2])
+    return map_tokens(replace(context, lead_time_h=lead), cut)

@@ -7,20 +7,21 @@ the peak above what the process holds with its inputs made.
 from __future__ import annotations
 
 import math
-import multiprocessing
-import platform
-import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from aqnet.errors import AqnetError, explain
-from aqnet.model.aggregation import VariableAggregation
+from aqnet.model.aggregation import VariableTokens
+from aqnet.model.bench_machine import (
+    best_seconds,
+    forget_peak,
+    in_own_process,
+    memory_is_told,
+    peak_bytes,
+    resident_bytes,
+)
 from aqnet.model.check_attention import Sizes, made_up_context, on_device
 from aqnet.model.physics_attention import PhysicsAttention, PhysicsConfig
 from aqnet.model.sorted_attention import require_kernel
@@ -30,9 +31,7 @@ __all__ = [
     "Cost",
     "aggregation_costs",
     "attention_costs",
-    "describe_machine",
     "growth",
-    "matmul_gflops",
 ]
 
 _OFF = {"elevation": "off", "plume": "off", "position": "none"}
@@ -55,44 +54,6 @@ class Cost:
     tokens: int
     seconds: float
     memory: int | None
-
-
-# ---- the machine
-
-
-def matmul_gflops(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """Speed of a product of two matrices of 2,048 x 2,048, GFLOP/s, best of five."""
-    n = 2048
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    return 2 * n**3 / best_seconds(lambda: a @ b, device, repeats=5) / 1e9
-
-
-def describe_machine(device: str = "cpu") -> str:
-    """Processor or GPU, threads and version of torch."""
-    if device == "cpu":
-        info = Path("/proc/cpuinfo")
-        found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-        name = f"{found[1] if found else platform.machine()}, {torch.get_num_threads()} threads"
-    else:
-        name = torch.cuda.get_device_name(device)
-    return f"{name}, torch {torch.__version__}"
-
-
-def best_seconds(call: Callable[[], object], device: str, repeats: int) -> float:
-    """Shortest of `repeats` calls."""
-    took = []
-    for _ in range(repeats):
-        _wait(device)
-        start = time.perf_counter()
-        call()
-        _wait(device)
-        took.append(time.perf_counter() - start)
-    return min(took)
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)
 
 
 # ---- what is measured
@@ -125,8 +86,8 @@ def _aggregation(case: str, sizes: Sizes, device: str, kernel: str, dtype: torch
     """The same for the aggregation of 15 variables at each place; width = heads x head_dim."""
     torch.manual_seed(0)
     width = sizes.heads * sizes.head_dim
-    layer = VariableAggregation(width, sizes.heads).to(device, dtype)
-    x = torch.randn(sizes.batch, sizes.tokens, 15, width).to(device, dtype).requires_grad_()
+    layer = VariableTokens(15, 2, width, sizes.heads).to(device, dtype)
+    x = torch.randn(sizes.batch, sizes.tokens, 15, 4).to(device, dtype).requires_grad_()
 
     def call() -> None:
         layer.zero_grad()
@@ -142,11 +103,6 @@ _MAKERS = {"attention": _attention, "aggregation": _aggregation}
 # ---- memory
 
 
-def _status_bytes(name: str) -> int:
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)[1]) * 1024
-
-
 def _measure_memory(pipe, what: str, threads: int, arguments: tuple) -> None:
     """In a process of its own: peak during one pass minus what is held before it."""
     torch.set_num_threads(threads)
@@ -155,10 +111,10 @@ def _measure_memory(pipe, what: str, threads: int, arguments: tuple) -> None:
     _MAKERS[what](case, small, device, *rest)()  # threads and libraries are set up here
     call = _MAKERS[what](case, sizes, device, *rest)
     if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-        before = _status_bytes("VmRSS")
+        forget_peak()
+        before = resident_bytes()
         call()
-        pipe.send(_status_bytes("VmHWM") - before)
+        pipe.send(peak_bytes() - before)
     else:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -175,30 +131,13 @@ def extra_memory(what: str, case: str, sizes: Sizes, device: str, kernel: str, d
     AqnetError
         The measuring process ended without an answer, as when it ran out of memory.
     """
-    if device == "cpu" and not Path("/proc/self/clear_refs").exists():
+    if device == "cpu" and not memory_is_told():
         return None
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe(duplex=False)
+    what_for = f"the memory of {case} at {sizes.tokens} tokens"
     arguments = (case, sizes, device, kernel, dtype)
-    process = spawn.Process(
-        target=_measure_memory, args=(there, what, torch.get_num_threads(), arguments)
+    return in_own_process(
+        what_for, "choose fewer tokens", _measure_memory, what, torch.get_num_threads(), arguments
     )
-    process.start()
-    there.close()
-    try:
-        return here.recv()
-    except EOFError as error:
-        process.join()
-        raise AqnetError(
-            explain(
-                f"the memory of {case} at {sizes.tokens} tokens could not be measured",
-                expected="a process that reports its peak",
-                found=f"it ended with exit code {process.exitcode} (-9: out of memory)",
-                remedy="choose fewer tokens",
-            )
-        ) from error
-    finally:
-        process.join()
 
 
 # ---- tables

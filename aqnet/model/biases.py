@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..errors import explain
 from ..grid import EARTH_RADIUS_KM
-from .attention import ModelError, PhysicalContext
+from .attention import ModelError, PhysicalContext, per_sample
 from .position import POSITION_STEP_KM, Geometry, departure_points
 
 # %% auto #0
@@ -49,37 +49,43 @@ SCALE_M = 1000.0  # z0
 
 
 def barrier_height(context: PhysicalContext, direction: str, dtype: torch.dtype) -> torch.Tensor:
-    """Height h (N,) in units of z0, minus its mean: a constant added to all changes nothing."""
+    """Height h (.., N) in units of z0, minus its mean: a constant added to all changes nothing."""
     z = context.elevation.double()
-    return (DIRECTIONS[direction] * (z - z.mean()) / SCALE_M).to(dtype)
+    return (DIRECTIONS[direction] * (z - z.mean(-1, keepdim=True)) / SCALE_M).to(dtype)
 
 
 def elevation_rows(context: PhysicalContext, alpha: torch.Tensor, direction: str,
                    receivers: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-    """Rows (1, heads, n, N) of the elevation barrier, alpha (heads,) [nat per 1000 m]."""
+    """Rows (B or 1, heads, n, N) of the elevation barrier, alpha (heads,) [nat per 1000 m]."""
     h = barrier_height(context, direction, alpha.dtype)
-    return -alpha[None, :, None, None] * F.relu(h[None, :] - h[receivers, None])
+    rise = F.relu(h[..., None, :] - h[..., receivers, None])
+    return -alpha[None, :, None, None] * rise.unsqueeze(-3)
 
 # %% ../../nbs/24_biases.ipynb #5cf7d68a
 class ElevationBarrier(nn.Module):
-    """Elevation barrier with a learned alpha a head [nat per 1000 m]."""
+    """Elevation barrier with a learned alpha a head [nat per 1000 m], down to -clamp [nat]."""
 
     def __init__(self, heads: int, direction: str = "receiver_uphill",
-                 start: Sequence[float] = (1.0,)) -> None:
+                 start: Sequence[float] = (1.0,), clamp: float | None = None) -> None:
         super().__init__()
         if direction not in DIRECTIONS:
             raise ModelError(explain(
                 f"unknown direction {direction!r} of the elevation barrier", found=direction,
                 expected=f"one of {sorted(DIRECTIONS)}", remedy="correct `elevation`"))
-        self.direction, self.alpha = direction, Strength(heads, start)
+        self.direction, self.alpha, self.clamp = direction, Strength(heads, start), clamp
 
     def rows(self, context: PhysicalContext, receivers=slice(None)) -> torch.Tensor:
-        """Rows (1, heads, n, N) of the bias, nat; see `elevation_rows`."""
-        return elevation_rows(context, self.alpha(), self.direction, receivers)
+        """Rows (B or 1, heads, n, N) of the bias, nat; see `elevation_rows`."""
+        rows = elevation_rows(context, self.alpha(), self.direction, receivers)
+        return rows if self.clamp is None else rows.clamp_min(-self.clamp)
 
     def height(self, context: PhysicalContext) -> torch.Tensor:
-        """Height (N,) in units of 1000 m whose excess at the source is held back."""
+        """Height (N,) or (B, N), 1000 m, whose excess at the source is held back."""
         return barrier_height(context, self.direction, self.alpha().dtype)
+
+    def order(self, context: PhysicalContext) -> torch.Tensor:
+        """Tokens (N,) or (B, N) by ascending `height`."""
+        return context.ascending if DIRECTIONS[self.direction] > 0 else context.ascending.flip(-1)
 
 # %% ../../nbs/24_biases.ipynb #36af25a7
 MIDDLE_KM = (EARTH_RADIUS_KM, 0.0, 0.0)  # from the earth's middle to the domain's
@@ -99,7 +105,7 @@ def _coarse(a: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
 def _exact_unit(gamma: torch.Tensor, place: Geometry) -> torch.Tensor:
     """Power of two (B or 1, heads, 1, 1): step of the coarse part of 2 gamma d."""
     largest = 2 * gamma.detach() * EARTH_RADIUS_KM
-    reach = place.centred.abs().amax(0).sum().to(gamma.dtype)
+    reach = place.centred.abs().flatten(0, -2).amax(0).sum().to(gamma.dtype)
     steps = torch.maximum(largest * reach * 2.0**-EXACT_BITS / POSITION_STEP_KM,
                           largest * 2.0**-SHORT_BITS)
     tiny = torch.finfo(steps.dtype).tiny  # a strength of zero, in the functional form
@@ -111,7 +117,7 @@ def plume_features(context: PhysicalContext, gamma: torch.Tensor,
     """Features whose product is the plume [nat] up to a constant of each row.
 
     gamma (B or 1, heads) is in 1/km2, tau_h (B or 1, heads) in h. Features of queries
-    (B, heads, N, 8) and of keys (1, 1, N, 8); the exact part stands first.
+    (B, heads, N, 8) and of keys (B or 1, 1, N, 8); the exact part stands first.
     """
     place, points = context.geometry, _departures(context, tau_h)
     unit, slope = _exact_unit(gamma.double(), place), 2 * gamma.double()[..., None, None]
@@ -122,7 +128,7 @@ def plume_features(context: PhysicalContext, gamma: torch.Tensor,
     queries = torch.cat([a1, -c, a - a1, (-slope / 2).expand_as(c)], dim=-1)
     keys = torch.cat([place.centred, torch.ones_like(place.off_sphere), place.centred,
                       place.off_sphere], dim=-1)
-    return queries.to(gamma.dtype), keys.to(gamma.dtype)[None, None]
+    return queries.to(gamma.dtype), per_sample(keys.to(gamma.dtype), 2)[:, None]
 
 # %% ../../nbs/24_biases.ipynb #f714c6ef
 def plume_rows(context: PhysicalContext, gamma: torch.Tensor, tau_h: torch.Tensor,
@@ -130,7 +136,8 @@ def plume_rows(context: PhysicalContext, gamma: torch.Tensor, tau_h: torch.Tenso
     """Rows (B, heads, n, N) of the plume [nat], by the distances; see `plume_features`."""
     points = _departures(context, tau_h)
     points = (points - points.new_tensor(MIDDLE_KM)).to(gamma.dtype)
-    away = points[:, :, receivers, None] - context.geometry.centred.to(gamma.dtype)
+    here = per_sample(context.geometry.centred.to(gamma.dtype), 2)
+    away = points[:, :, receivers, None] - here[:, None, None]
     return -gamma[:, :, None, None] * away.square().sum(-1)
 
 # %% ../../nbs/24_biases.ipynb #f935e669
@@ -157,7 +164,7 @@ class Plume(nn.Module):
         self.travel = Strength(heads, tau_h if time == "learned" else lead_share)
 
     def features(self, context: PhysicalContext) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of queries (B, heads, N, 8) and keys (1, 1, N, 8)."""
+        """Features of queries (B, heads, N, 8) and keys (B or 1, 1, N, 8)."""
         return plume_features(context, *plume_scales(self, context))
 
     def rows(self, context: PhysicalContext, receivers=slice(None)) -> torch.Tensor:
@@ -185,22 +192,22 @@ def _factors(context: PhysicalContext, dtype: torch.dtype) -> tuple[torch.Tensor
             "the ridge barrier needs the factors of the ridge matrix", found="none in the context",
             expected="context.ridge = (left, right)",
             remedy="build them with `aqnet terrain build`, or switch the ridge barrier off"))
-    left, right = context.ridge
-    return left.to(dtype) / SCALE_M, right.to(dtype)
+    left, right = (per_sample(x.to(dtype), 2)[:, None] for x in context.ridge)
+    return left / SCALE_M, right
 
 
 def ridge_features(context: PhysicalContext,
                    alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features (1, heads, N, rank), (1, 1, N, rank); alpha (heads,) [nat per 1000 m]."""
+    """Features (B or 1, heads, N, rank) and (B or 1, 1, N, rank); alpha in nat per 1000 m."""
     left, right = _factors(context, alpha.dtype)
-    return (-alpha[:, None, None] * left)[None], right[None, None]
+    return -alpha[:, None, None] * left, right
 
 
 def ridge_rows(context: PhysicalContext, alpha: torch.Tensor,
                receivers: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-    """Rows (1, heads, n, N) of the ridge barrier [nat]."""
+    """Rows (B or 1, heads, n, N) of the ridge barrier [nat], alpha (heads,) [nat per 1000 m]."""
     left, right = _factors(context, alpha.dtype)
-    return (-alpha[:, None, None] * (left[receivers] @ right.T))[None]
+    return -alpha[:, None, None] * (left[:, :, receivers] @ right.transpose(-1, -2))
 
 # %% ../../nbs/24_biases.ipynb #52d9b24d
 class RidgeBarrier(nn.Module):
@@ -211,9 +218,9 @@ class RidgeBarrier(nn.Module):
         self.alpha = Strength(heads, start)
 
     def features(self, context: PhysicalContext) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of queries (1, heads, N, rank) and keys (1, 1, N, rank)."""
+        """Features of queries (B or 1, heads, N, rank) and keys (B or 1, 1, N, rank)."""
         return ridge_features(context, self.alpha())
 
     def rows(self, context: PhysicalContext, receivers=slice(None)) -> torch.Tensor:
-        """Rows (1, heads, n, N) of the bias, nat."""
+        """Rows (B or 1, heads, n, N) of the bias, nat."""
         return ridge_rows(context, self.alpha(), receivers)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from aqnet.model.attention import PhysicalContext
+from aqnet.model.attention import PhysicalContext, map_tokens
 from aqnet.model.physics_attention import PhysicsAttention, PhysicsConfig
+from aqnet.model.position import geometry
 
 __all__ = [
     "TOLERANCES",
@@ -63,13 +64,13 @@ def made_up_context(sizes: Sizes, seed: int = 0) -> PhysicalContext:
         return low + (high - low) * share
 
     return PhysicalContext(
-        lat=uniform(17.5, 54.5, n),
-        lon=uniform(73.0, 136.0, n),
+        geometry=geometry(uniform(17.5, 54.5, n), uniform(73.0, 136.0, n)),
         elevation=uniform(-100.0, 5500.0, n),
         wind=uniform(-12.0, 12.0, batch, n, 2),
         lead_time_h=uniform(12.0, 96.0, batch),
         ridge=(uniform(0.0, 30.0, n, rank), uniform(0.0, 30.0, n, rank)),
         patch=torch.stack([torch.arange(n) // 32, torch.arange(n) % 32], dim=-1),
+        patch_span=(-(-n // 32), min(n, 32)),
     )
 
 
@@ -116,7 +117,7 @@ def errors_against_oracle(
     """
     torch.manual_seed(seed)
     context = made_up_context(sizes, seed) if context is None else context
-    shape = (sizes.batch, sizes.heads, len(context.lat), sizes.head_dim)
+    shape = (sizes.batch, sizes.heads, context.elevation.shape[-1], sizes.head_dim)
     *tensors, grad = (torch.randn(shape).to(dtype) for _ in range(4))
     more = [torch.randn(shape) for _ in range(DRAWS)]
     core = PhysicsAttention(sizes.heads, config)
@@ -128,7 +129,7 @@ def errors_against_oracle(
         core = core.double()
     moved = [x.to(device) for x in tensors]
     (have,) = _run(core.to(device), moved, [grad.to(device)], on_device(context, device))
-    usual = (sizes.batch * len(context.lat) * sizes.head_dim) ** 0.5
+    usual = (sizes.batch * context.elevation.shape[-1] * sizes.head_dim) ** 0.5
     errors = {}
     for name, x in want.items():
         floor = SMALLEST_SCALE if name in ("output", "q", "k", "v") else SHARE_OF_SUM * usual
@@ -138,10 +139,10 @@ def errors_against_oracle(
 
 
 def on_device(context: PhysicalContext, device: str) -> PhysicalContext:
-    """A context with lead times, ridges and patches, moved to a device."""
-    names = ("lat", "lon", "elevation", "wind", "lead_time_h", "patch")
-    moved = {name: getattr(context, name).to(device) for name in names}
-    return PhysicalContext(**moved, ridge=tuple(x.to(device) for x in context.ridge))
+    """A context, moved to a device."""
+    lead = context.lead_time_h
+    moved = replace(context, lead_time_h=None if lead is None else lead.to(device))
+    return map_tokens(moved, lambda x, _: x.to(device))
 
 
 def check_cases(

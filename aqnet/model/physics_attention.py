@@ -13,7 +13,7 @@ from torch import nn
 
 from ..config import Config
 from ..errors import explain
-from .attention import ModelError, PhysicalContext
+from .attention import ModelError, PhysicalContext, per_sample
 from .biases import ElevationBarrier, Plume, RidgeBarrier, Strength
 from .position import relative_bucket, rotary_angles, rotate
 from .sorted_attention import blockwise_attention, dense_attention, fused_attention
@@ -36,6 +36,10 @@ class PhysicsConfig(Config):
 
     elevation: Literal["off", "receiver_uphill", "source_uphill"] = "receiver_uphill"
     elevation_start: Positive = (1.0,)  # nat per 1000 m
+    # The published form holds the bias in [-10, 0] and takes z-scored elevation for metres: the
+    # context's elevation is then normalised, and the bias 1,900 times too small.
+    elevation_clamp: Annotated[float, Field(gt=0)] | None = None  # nat
+    elevation_unit: Literal["metres", "normalised"] = "metres"
     plume: Literal["off", "learned", "lead"] = "learned"
     plume_sigma_km: Positive = (80.0, 125.0, 200.0, 900.0)
     plume_diffusivity_m2_s: Positive = (1e4,)
@@ -48,19 +52,22 @@ class PhysicsConfig(Config):
     rotary_km: tuple[Wavelength, Wavelength] = (130.0, 20000.0)  # shortest and longest wave
     stretch: bool = False  # bucketed: rows and columns stretched to 128, as published
     method: Literal["fused", "blockwise", "dense"] | None = None  # None: see `method_of`
-    kernel: str = "cpu"  # of the fused method, a key of KERNELS
+    kernel: str = "tiled"  # of the fused method, a key of KERNELS
     block: Annotated[int, Field(ge=1)] = 256  # rows at a time of the block-wise method
 
 # %% ../../nbs/27_physics_attention.ipynb #fcb45ee4
 def method_of(config: PhysicsConfig) -> str:
-    """Method of a configuration: "fused", or "blockwise" with bucketed position."""
+    """Method of a configuration: "fused", or "blockwise" if a part has no fused form."""
+    unfused = {"position 'bucketed'": config.position == "bucketed",
+               "elevation_clamp": config.elevation != "off" and config.elevation_clamp is not None}
+    unfused = [name for name, there in unfused.items() if there]
     if config.method is None:
-        return "blockwise" if config.position == "bucketed" else "fused"
-    if config.method == "fused" and config.position == "bucketed":
+        return "blockwise" if unfused else "fused"
+    if config.method == "fused" and unfused:
         raise ModelError(explain(
-            "the bucketed relative position is not of low rank: no fused kernel adds it",
-            expected="method 'blockwise' or 'dense', or position 'rotary' or 'none'",
-            found="position 'bucketed' with method 'fused'",
+            f"no fused kernel adds {' and '.join(unfused)}: it is not of low rank",
+            expected="method 'blockwise' or 'dense', or position 'rotary' or 'none' and no clamp",
+            found=f"{', '.join(unfused)} with method 'fused'",
             remedy="leave `method` out, or choose one of these"))
     return config.method
 
@@ -74,22 +81,32 @@ class RelativePosition(nn.Module):
         self.table = nn.Parameter(torch.zeros(heads, buckets**2))
 
     def rows(self, context: PhysicalContext, receivers=slice(None)) -> torch.Tensor:
-        """Rows (1, heads, n, N) of the bias, nat."""
+        """Rows (B or 1, heads, n, N) of the bias, nat."""
         if context.patch is None:
             raise ModelError(explain(
                 "the bucketed position needs row and column of each token", found="none",
                 expected="context.patch (N, 2)", remedy="choose position = 'rotary' or 'none'"))
-        place = context.patch.to(self.table.dtype)
+        place = per_sample(context.patch, 2).to(self.table.dtype)
         if self.stretch:
-            place = place * self.largest / (place.amax(0) - place.amin(0) + 1)
-        bucket = relative_bucket(place[None] - place[receivers, None], self.buckets, self.largest)
-        return self.table[:, bucket[..., 0] * self.buckets + bucket[..., 1]][None]
+            sides = zip(place.unbind(-1), _patch_span(context), strict=True)
+            place = torch.stack([x * self.largest / side for x, side in sides], dim=-1)
+        step = place[:, None] - place[:, receivers, None]
+        row, column = relative_bucket(step, self.buckets, self.largest).unbind(-1)
+        return self.table[:, row * self.buckets + column].transpose(0, 1)
+
+
+def _patch_span(context: PhysicalContext) -> tuple[int, int]:
+    if context.patch_span is None:
+        raise ModelError(explain(
+            "the stretched position needs the size of the domain", expected="context.patch_span",
+            found="none", remedy="make the context by TokenDomain, or choose stretch = False"))
+    return context.patch_span
 
 # %% ../../nbs/27_physics_attention.ipynb #55ff59df
 def _biases(heads: int, c: PhysicsConfig) -> list[nn.Module | None]:
     """Elevation, plume, ridge and relative position, or None for what is switched off."""
     made = [
-        lambda: ElevationBarrier(heads, c.elevation, c.elevation_start),
+        lambda: ElevationBarrier(heads, c.elevation, c.elevation_start, c.elevation_clamp),
         lambda: Plume(heads, c.plume, c.plume_sigma_km, c.plume_diffusivity_m2_s, c.plume_tau_h,
                       c.plume_lead_share, c.plume_cap_h),
         lambda: RidgeBarrier(heads, c.ridge_start),
@@ -127,6 +144,7 @@ def turned(config: PhysicsConfig, q: torch.Tensor, k: torch.Tensor,
     if config.position != "rotary":
         return q, k
     angles = rotary_angles(context.geometry, q.shape[-1], *config.rotary_km)
+    angles = [x.unsqueeze(-3) for x in angles]  # heads
     return rotate(q, *angles), rotate(k, *angles)
 
 
@@ -141,8 +159,9 @@ def physics_attention(core: PhysicsAttention, q: torch.Tensor, k: torch.Tensor, 
     features = [b.features(context) for b in (core.plume, core.ridge) if b is not None]
     if core.elevation is None:
         return fused_attention(q, k, v, features, kernel=core.config.kernel)
-    height, alpha = core.elevation.height(context), core.elevation.alpha()
-    return fused_attention(q, k, v, features, height, alpha, kernel=core.config.kernel)
+    barrier = core.elevation
+    return fused_attention(q, k, v, features, barrier.height(context), barrier.alpha(),
+                           kernel=core.config.kernel, order=barrier.order(context))
 
 # %% ../../nbs/27_physics_attention.ipynb #f6a565db
 def strength_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -168,5 +187,5 @@ def footprint(core: PhysicsAttention, context: PhysicalContext,
               receivers: torch.Tensor) -> torch.Tensor:
     """Where receivers look before anything is learned: softmax of the bias, (B, heads, n, N)."""
     rows = core.rows(context, receivers)
-    shape = (len(context.wind), 1, len(receivers), len(context.lat))
-    return torch.softmax(context.lat.new_zeros(shape) + rows, dim=-1)
+    shape = (len(context.wind), 1, len(receivers), context.elevation.shape[-1])
+    return torch.softmax(context.geometry.up.new_zeros(shape) + rows, dim=-1)

@@ -28,13 +28,16 @@ POSITION_STEP_KM = 0.125  # a power of two
 class Geometry:
     """Places of N tokens; vectors in a frame (up, east, north) at the domain's centre.
 
+    Tensors are (N, ...), the same for all samples, or (B, N, ...). Whichever tokens are taken, and
+    in whatever order, `centre` and `box` stay those of the domain.
+
     Attributes
     ----------
-    up, east, north : (N, 3) float64
+    up, east, north : (N, 3) or (B, N, 3) float64
         Unit vectors at each token.
-    centred : (N, 3) float64
+    centred : (N, 3) or (B, N, 3) float64
         Position minus the domain's centre, km, rounded to `POSITION_STEP_KM`.
-    off_sphere : (N, 1) float64
+    off_sphere : (N, 1) or (B, N, 1) float64
         Square of the distance from the earth's middle minus its radius squared: rounding, km2.
     centre : (float, float)
         Latitude and longitude of the centre, radians.
@@ -112,6 +115,7 @@ def departure_points(place: Geometry, wind: torch.Tensor, tau_h: torch.Tensor) -
     (B, heads, N, 3) km, on the sphere, from its middle (not from the domain's centre)
     """
     up, east, north = (x.to(tau_h.dtype) for x in (place.up, place.east, place.north))
+    up = up.unsqueeze(-3)  # heads
     speed = wind.norm(dim=-1)[:, None]  # (B, 1, N)
     against = -(wind[..., :1] * east + wind[..., 1:] * north)[:, None]
     against = against / speed.clamp_min(1e-6)[..., None]  # a calm of 1e-6 m/s stays put: 4 cm a day
@@ -129,13 +133,13 @@ def _keep_inside(place: Geometry, up: torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/23_position.ipynb #265136da
 def rotary_angles(place: Geometry, head_dim: int, shortest_km: float,
                   longest_km: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines (N, 2 m) of the angles, m = head_dim // 4 wavelengths a direction."""
+    """Cosines and sines (N, 2 m) or (B, N, 2 m), m = head_dim // 4 wavelengths a direction."""
     m, middle = head_dim // 4, place.centre[0]
     ratio = torch.linspace(0, 1, m, dtype=torch.float64, device=place.up.device)
     waves = 2 * math.pi / (shortest_km * (longest_km / shortest_km) ** ratio)
     lat, lon = _lat_lon(middle, place.up)
     east, north = lon * math.cos(middle) * EARTH_RADIUS_KM, (lat - middle) * EARTH_RADIUS_KM
-    angle = torch.cat([east[:, None] * waves, north[:, None] * waves], dim=-1)
+    angle = torch.cat([east[..., None] * waves, north[..., None] * waves], dim=-1)
     return angle.cos(), angle.sin()
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ..data.geography import china_static
 from ..errors import explain
-from ..grid import Grid, GridError
+from ..grid import GRIDS, Grid, GridError
 from ..io import data_root
 from .array_cache import CacheError, read_arrays, write_arrays
 
@@ -194,8 +194,13 @@ def ridge_spec(grid: Grid, patch: int = 2, rank: int = 14, near_power: float = 2
 
 
 def ridge_path(spec: RidgeSpec, folder: str | Path | None = None) -> Path:
-    """Usual place of the file, beside the wind-scan cache: data/terrain/GRID-pPATCH-rRANK."""
-    name = f"{spec.grid}-p{spec.patch}-r{spec.rank}.safetensors"
+    """Usual place of the file, beside the wind-scan cache: data/terrain/GRID-pPATCH-rRANK.
+
+    Another weight of pairs or other sweeps than the default follow (-w1-s6).
+    """
+    special = f"-w{spec.near_power:g}" if spec.near_power != 2 else ""
+    special += f"-s{spec.sweeps}" if spec.sweeps != 4 else ""
+    name = f"{spec.grid}-p{spec.patch}-r{spec.rank}{special}.safetensors"
     return Path(folder or data_root() / "terrain") / name
 
 
@@ -238,8 +243,12 @@ def _command(spec: RidgeSpec | None) -> str:
     return f"aqnet terrain build --grid {spec.grid} --patch-size {spec.patch} --rank {spec.rank}"
 
 # %% ../../nbs/25_ridge.ipynb #9d4243fc
-def verify_ridge(path: str | Path, spec: RidgeSpec) -> RidgeFactors:
-    """Check a file against ridges computed again; CacheError says what differs."""
+def verify_ridge(path: str | Path) -> RidgeFactors:
+    """Check a file against the ridges of its own header, computed again.
+
+    CacheError says what differs; or the grid is unknown, or its terrain is another now.
+    """
+    spec = _spec_of(path, load_ridge(path).header)
     factors = load_ridge(path, spec)
     matrix = ridge_matrix(spec.elevation)
     found = ridge_errors(matrix, factors.left, factors.right, spec.elevation.shape)
@@ -252,3 +261,11 @@ def verify_ridge(path: str | Path, spec: RidgeSpec) -> RidgeFactors:
                                  expected=factors.errors, found=found,
                                  remedy=f"build it with `{_command(spec)}`"))
     return factors
+
+
+def _spec_of(path: str | Path, header: dict) -> RidgeSpec:
+    if header["grid"] not in GRIDS:
+        raise CacheError(explain(f"{path} was made for an unknown grid", found=header["grid"],
+                                 expected=f"one of {sorted(GRIDS)}", remedy="build it again"))
+    names = ("patch", "rank", "near_power", "sweeps")
+    return ridge_spec(GRIDS[header["grid"]], **{name: header[name] for name in names})

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import explain
-from .attention import ModelError
+from .attention import ModelError, PhysicalContext, pick_tokens, take_tokens
 from .scan_orders import ScanOrders, region_bounds
 
 # %% auto #0
@@ -44,21 +44,37 @@ class Scan:
     rank_region: torch.Tensor
     inverted: bool = True
 
-    def permute(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Put tensors (B, N, ...) or (N, ...) into scan order: (B, N, ...) each."""
-        return tuple(_take(x, self.order) for x in tokens)
+    def permute(self, *things: torch.Tensor | PhysicalContext) -> tuple:
+        """Put tensors (B, N, ...), (1, N, ...) or (N, ...) and contexts into scan order.
 
-    def restore(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Undo `permute`: tensors (B, N, ...) in the order of the tokens again."""
-        return tuple(_take(x, self.place) if self.inverted else x for x in tokens)
+        Of each sample: tensors (B, N, ...). ModelError if something is not of these tokens.
+        """
+        return tuple(_take(x, self.order) for x in things)
+
+    def restore(self, *things: torch.Tensor | PhysicalContext) -> tuple:
+        """Undo `permute`: in the order of the tokens again."""
+        return tuple(_take(x, self.place) if self.inverted else x for x in things)
 
 # %% ../../nbs/22_scan_layer.ipynb #a536d860
-def _take(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    if tokens.shape[0] != index.shape[0] or tokens.shape[1:2] != index.shape[1:]:
-        return tokens[index]  # (N, ...), the same for all samples
-    trailing = tokens.shape[2:]
-    index = index.reshape(*index.shape, *[1] * len(trailing)).expand(*index.shape, *trailing)
-    return tokens.gather(1, index)
+def _take(thing: torch.Tensor | PhysicalContext, index: torch.Tensor):
+    batch, n = index.shape
+    if isinstance(thing, PhysicalContext):
+        if thing.elevation.shape[-1] != n or len(thing.wind) != batch:
+            raise _not_of_the_tokens(index, thing.wind)
+        return take_tokens(thing, index)
+    if thing.shape[1:2] == (n,) and thing.shape[0] in (1, batch):
+        return pick_tokens(thing, index, thing.dim() - 2)
+    if thing.shape[:1] == (n,):
+        return pick_tokens(thing, index, thing.dim() - 1)
+    raise _not_of_the_tokens(index, thing)
+
+
+def _not_of_the_tokens(index: torch.Tensor, thing: torch.Tensor) -> ModelError:
+    batch, n = index.shape
+    return ModelError(explain(
+        "this is not of the tokens of the scan", found=tuple(thing.shape),
+        expected=f"({batch}, {n}, ...), (1, {n}, ...) or ({n}, ...)",
+        remedy="permute what has one entry for each token"))
 
 
 def _invert(permutation: torch.Tensor) -> torch.Tensor:

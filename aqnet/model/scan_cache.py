@@ -47,9 +47,21 @@ def header_of(spec: ScanSpec) -> dict:
     }
 
 # %% ../../nbs/21_scan_cache.ipynb #f027bc16
-def scan_path(grid: str, folder: Path | None = None, variant: str = "all") -> Path:
-    """Default place: wind_scan/GRID-VARIANT.safetensors in the data folder."""
-    return Path(folder or data_root() / "wind_scan") / f"{grid}-{variant}.safetensors"
+def scan_path(spec: ScanSpec, folder: Path | None = None) -> Path:
+    """Default place: wind_scan/GRID-WHAT.safetensors in the data folder.
+
+    WHAT is "all" patches or "active" and their number, and whatever is not the default: patch size,
+    regions, sectors, width of lanes (-p4-r16x16-s8-l2).
+    """
+    rows, columns = spec.regions
+    what = "all" if spec.active.all() else f"active{int(spec.active.sum())}"
+    parts = {f"-p{spec.patch_size}": spec.patch_size != 2,
+             f"-r{rows}x{columns}": spec.regions != (32, 32),
+             f"-s{spec.sectors}": spec.sectors != 16,
+             f"-l{spec.lane_patches}": spec.lane_patches != 3}
+    special = "".join(name for name, unusual in parts.items() if unusual)
+    name = f"{spec.grid.name}-{what}{special}.safetensors"
+    return Path(folder or data_root() / "wind_scan") / name
 
 
 _ARRAYS = ("region", "region_rank", "local_rank", "domain_rank", "lane_rank")

@@ -14,8 +14,8 @@ from ..errors import explain
 from ..grid import EARTH_RADIUS_KM, Grid, GridError
 
 # %% auto #0
-__all__ = ['ALGORITHM_VERSION', 'KINDS', 'ScanSpec', 'scan_spec', 'sector_directions', 'nearest_sector', 'region_bounds',
-           'ScanOrders', 'build_orders']
+__all__ = ['ALGORITHM_VERSION', 'KINDS', 'MOST_SECTORS', 'ScanSpec', 'scan_spec', 'sector_directions', 'nearest_sector',
+           'region_bounds', 'ScanOrders', 'build_orders']
 
 # %% ../../nbs/20_wind_scan.ipynb #6ad3a497
 __all__ = ["ALGORITHM_VERSION", "KINDS", "ScanOrders", "ScanSpec", "build_orders", "nearest_sector",
@@ -24,6 +24,7 @@ __all__ = ["ALGORITHM_VERSION", "KINDS", "ScanOrders", "ScanSpec", "build_orders
 # %% ../../nbs/20_wind_scan.ipynb #5566363e
 ALGORITHM_VERSION = 1  # raise it when `build_orders` gives other orders for the same specification
 KINDS = ("domain", "region", "lanes")
+MOST_SECTORS = 360  # one a degree: the file grows with them, 20 MB for the default grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,9 @@ def _check_numbers(shape: tuple[int, int], regions, sectors: int, lane_patches: 
         raise _refuse(f"{regions} regions do not fit a patch grid of {shape}",
                       f"1 to {shape[0]} bands of rows and 1 to {shape[1]} bands of columns",
                       regions, "choose fewer regions or smaller patches")
-    if sectors < 4 or sectors % 4:
-        raise _refuse("the number of wind sectors is not usable", "a multiple of 4, at least 4",
-                      sectors, "use 16")
+    if sectors % 4 or not 4 <= sectors <= MOST_SECTORS:
+        raise _refuse("the number of wind sectors is not usable",
+                      f"a multiple of 4 from 4 to {MOST_SECTORS}", sectors, "use 16")
     if lane_patches < 1:
         raise _refuse("a lane has no width", "1 patch or more", lane_patches, "use 2 to 4")
 

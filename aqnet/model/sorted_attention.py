@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import explain
-from .attention import ModelError
+from .attention import ModelError, per_sample, pick_tokens
+from .tiled_attention import tiled_attention
+
 
 # %% auto #0
 __all__ = ['LSE_ALIGNMENT', 'KERNELS', 'HEAD_MULTIPLE', 'dense_attention', 'blockwise_attention', 'Kernel', 'require_kernel',
@@ -60,19 +63,22 @@ class Kernel:
     device : str
         Type of the device.
     dtypes : tuple of torch.dtype
-    forward : callable
+    forward : callable, or None for `tiled_attention`
         (q, k, v, causal) -> o, L (B, heads, N); scores are q . k
     backward : callable
         (gradient of o, q, k, v, o, L, causal) -> gradients of q, k, v
     gradients : str
         Name of the kernel that computes float32 gradients of 16-bit inputs.
+    widens : bool
+        Whether 16-bit inputs are computed in float32 from the start.
     """
 
     device: str
     dtypes: tuple[torch.dtype, ...]
-    forward: Callable
+    forward: Callable | None
     backward: Callable | None
     gradients: str
+    widens: bool
 
 # %% ../../nbs/26_sorted_attention.ipynb #4815ee5d
 _ATEN = torch.ops.aten
@@ -108,9 +114,12 @@ def _flash(q, k, v, causal):
 # %% ../../nbs/26_sorted_attention.ipynb #3121852b
 _HALF = (torch.bfloat16, torch.float16)
 KERNELS = {
-    "cpu": Kernel("cpu", (torch.float64, torch.float32, *_HALF), _cpu, _cpu_back, "cpu"),
-    "efficient": Kernel("cuda", (torch.float32, *_HALF), _efficient, _efficient_back, "efficient"),
-    "flash": Kernel("cuda", _HALF, _flash, None, "efficient"),
+    "tiled": Kernel("cpu", (torch.float64, torch.float32, *_HALF), None, None, "tiled", False),
+    "cpu": Kernel("cpu", (torch.float64, torch.float32, *_HALF), _cpu, _cpu_back, "cpu",
+                  True),
+    "efficient": Kernel("cuda", (torch.float32, *_HALF), _efficient, _efficient_back, "efficient",
+                        False),
+    "flash": Kernel("cuda", _HALF, _flash, None, "efficient", False),
 }
 HEAD_MULTIPLE = 8  # the kernels on a GPU want head sizes that 8 divides
 
@@ -131,27 +140,29 @@ def require_kernel(name: str, device: str, dtype: torch.dtype, dropout: float = 
 # %% ../../nbs/26_sorted_attention.ipynb #416ab759
 @dataclass(frozen=True)
 class _Run:
-    """One call of a kernel: the tokens in order (None: all as they are), and what it holds."""
+    """One call of a kernel on tokens (B, heads, N, ...) that are sorted by height."""
 
-    queries: torch.Tensor | None
-    keys: torch.Tensor | None
     causal: bool
-    climbs: bool
+    climbs: bool  # sources higher than the receiver, from the top down; the others otherwise
+
+    def queries(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, :-1].flip(2) if self.climbs else x
+
+    def keys(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, 1:].flip(2) if self.climbs else x
 
 
 def _runs(height: torch.Tensor | None) -> list[_Run]:
     if height is None:
-        return [_Run(None, None, False, False)]
-    up = torch.argsort(height)
-    down = up.flip(0)
-    runs = [_Run(up, up, True, False), _Run(down[1:], down[:-1], True, True)]
-    return runs if len(up) > 1 else runs[:1]
+        return [_Run(causal=False, climbs=False)]
+    runs = [_Run(causal=True, climbs=False), _Run(causal=True, climbs=True)]
+    return runs if height.shape[-1] > 1 else runs[:1]
 
 # %% ../../nbs/26_sorted_attention.ipynb #98ff25e2
 def _lay_out(run: _Run, scale: float, q, k, v, fq, fk, height, alpha) -> list[torch.Tensor]:
     """Queries, keys and values of a run, all (B, heads, n, features + d + padding)."""
     if run.climbs:
-        rise = (alpha[:, None] * height)[None, :, :, None]
+        rise = (alpha[:, None] * per_sample(height, 1)[:, None])[..., None]
         ones = torch.ones_like(rise)
         fq = torch.cat([_like(fq, q), _like(rise, q), _like(ones, q)], dim=-1)
         fk = torch.cat([_like(fk, q), _like(ones, q), _like(-rise, q)], dim=-1)
@@ -159,22 +170,18 @@ def _lay_out(run: _Run, scale: float, q, k, v, fq, fk, height, alpha) -> list[to
         fq, fk = _split(fq, fk, q.dtype)
     size = q.shape[-1] + fq.shape[-1]
     size += -size % HEAD_MULTIPLE
-    pairs = ((q * scale, fq, run.queries), (k, fk, run.keys), (v, fk[..., :0], run.keys))
-    return [_assemble(x, f, index, size) for x, f, index in pairs]
+    receivers = _assemble(run.queries(q) * scale, run.queries(fq), size)
+    sources = ((k, fk), (v, fk[..., :0]))
+    return [receivers, *(_assemble(run.keys(x), run.keys(f), size) for x, f in sources)]
 
 
 def _like(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return x.expand(*q.shape[:2], -1, -1)
 
 # %% ../../nbs/26_sorted_attention.ipynb #e69370e1
-def _pick(x: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
-    return x if index is None else x.index_select(2, index)
-
-
-def _assemble(x: torch.Tensor, features: torch.Tensor, index: torch.Tensor | None,
-              size: int) -> torch.Tensor:
-    """Chosen tokens of (B, heads, N, d) with their features and zeros up to `size`."""
-    x, features = _pick(x, index), _like(_pick(features, index), x).to(x.dtype)
+def _assemble(x: torch.Tensor, features: torch.Tensor, size: int) -> torch.Tensor:
+    """Tokens (B, heads, N, d) with their features and zeros up to `size`."""
+    features = _like(features, x).to(x.dtype)
     gap = x.new_zeros(()).expand(*x.shape[:3], size - x.shape[-1] - features.shape[-1])
     return torch.cat([features, x, gap], dim=-1)
 
@@ -187,32 +194,31 @@ def _split(a: torch.Tensor, b: torch.Tensor,
     return torch.cat([a1, a1, a2], dim=-1), torch.cat([b1, b2, b1], dim=-1)
 
 # %% ../../nbs/26_sorted_attention.ipynb #682be28a
-def _merge(o: torch.Tensor, lse: torch.Tensor, part: torch.Tensor, lse_part: torch.Tensor,
-           at: torch.Tensor) -> None:
-    """Take the part of a softmax that concerns the queries `at` into (o, L), in place."""
-    before = lse.index_select(2, at)
-    both = torch.logaddexp(before, lse_part)
-    merged = o.index_select(2, at).mul_((before - both).exp_()[..., None])
-    merged.addcmul_(part, (lse_part - both).exp_()[..., None])
-    o.index_copy_(2, at, merged)
-    lse.index_copy_(2, at, both)
+def _merge(o: torch.Tensor, lse: torch.Tensor, part: torch.Tensor,
+           lse_part: torch.Tensor) -> None:
+    """Take another part of the same softmaxes into (o, L), in place."""
+    both = torch.logaddexp(lse, lse_part)
+    o.mul_((lse - both).exp_()[..., None])
+    o.addcmul_(part, (lse_part - both).exp_()[..., None])
+    lse.copy_(both)
 
 
 def _attend(kernel: Kernel, scale: float, q, k, v, fq, fk, height, alpha):
     """Output (B, heads, N, d) and L (B, heads, N) of all runs, in float32 for 16-bit inputs."""
-    precise, d = torch.promote_types(q.dtype, torch.float32), q.shape[-1]
-    o, lse = q.new_zeros(q.shape, dtype=precise), q.new_full(q.shape[:3], -math.inf, dtype=precise)
+    precise, d, first = torch.promote_types(q.dtype, torch.float32), q.shape[-1], None
     for run in _runs(height):
         laid = _lay_out(run, scale, q, k, v, fq, fk, height, alpha)
-        part, lse_part = kernel.forward(*laid, run.causal)
-        if run.queries is None:
-            return part[..., :d].to(precise), lse_part
-        _merge(o, lse, part[..., :d].to(precise), lse_part.to(precise), run.queries)
-    return o, lse
+        part, lse = kernel.forward(*laid, run.causal)
+        found = part[..., :d].to(precise), lse.to(precise)
+        if first is None:
+            first = found
+        else:  # of all tokens but the highest, from the top down
+            _merge(*(x[:, :, :-1] for x in first), *(x.flip(2) for x in found))
+    return first
 
 # %% ../../nbs/26_sorted_attention.ipynb #43591d46
 def _gradients(kernel: Kernel, scale: float, grad, o, lse, height, leaves):
-    """Gradients of q, k, v, fq, fk, alpha."""
+    """Gradients of `leaves`: q, k, v, fq, fk, alpha."""
     total = [torch.zeros_like(x) for x in leaves]
     for run in _runs(height):
         with torch.enable_grad():
@@ -220,8 +226,8 @@ def _gradients(kernel: Kernel, scale: float, grad, o, lse, height, leaves):
             laid = _lay_out(run, scale, *own[:5], height, own[5])
         fixed = [x.detach() for x in laid]
         gap = (0, fixed[0].shape[-1] - grad.shape[-1])
-        given, out = (F.pad(_pick(x, run.queries), gap) for x in (grad, o))
-        norm = _pick(lse[..., None], run.queries)[..., 0]
+        given, out = (F.pad(run.queries(x), gap) for x in (grad, o))
+        norm = run.queries(lse).contiguous()
         parts = kernel.backward(given, *fixed, out, norm, run.causal)
         del given, out, fixed
         back = torch.autograd.grad(laid, own, parts, allow_unused=True)
@@ -236,12 +242,12 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, kernel, scale, q, k, v, fq, fk, height, alpha):
-        o, lse = _attend(kernel, scale, q, k, v, fq, fk, height, alpha)
-        out = o.to(q.dtype)
-        kept = (out, lse) if q.dtype not in _HALF else (None, None)
+        wide = torch.promote_types(q.dtype, torch.float32) if kernel.widens else q.dtype
+        o, lse = _attend(kernel, scale, *(x.to(wide) for x in (q, k, v)), fq, fk, height, alpha)
+        kept = (None, None) if wide in _HALF else (o, lse)
         ctx.save_for_backward(q, k, v, fq, fk, height, alpha, *kept)
         ctx.kernel, ctx.scale = kernel, scale
-        return out
+        return o.to(q.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -260,14 +266,15 @@ class _Fused(torch.autograd.Function):
 def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                     features: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
                     height: torch.Tensor | None = None, alpha: torch.Tensor | None = None,
-                    scale: float | None = None, kernel: str = "cpu",
-                    dropout: float = 0.0) -> torch.Tensor:
+                    scale: float | None = None, kernel: str = "cpu", dropout: float = 0.0,
+                    order: torch.Tensor | None = None) -> torch.Tensor:
     """Attention with biases, without a matrix of pairs.
 
     The bias [nat] of receiver i and source j is the sum of `fq_i . fk_j` over `features`,
     each (B or 1, heads or 1, N, rank), minus `alpha relu(height_j - height_i)`, alpha (heads,)
-    and height (N,). `scale` is d ** -0.5 by default. Returns (B, heads, N, d) in the dtype of q.
-    ModelError: `kernel`, a name of KERNELS, does not serve the device, the dtype or the dropout.
+    and height (N,) or (B, N); `order`, if it is known, sorts the height ascending. `scale` is
+    d ** -0.5 by default. Returns (B, heads, N, d) in the dtype of q. ModelError: `kernel`, a name
+    of KERNELS, does not serve the device, the dtype or the dropout.
     """
     chosen = require_kernel(kernel, q.device.type, q.dtype, dropout)
     if not features and height is None:
@@ -276,11 +283,21 @@ def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     precise = torch.promote_types(q.dtype, torch.float32)
     fq, fk = (_join(side, q, precise) for side in zip(*features, strict=True)) \
         if features else (q.new_zeros(1, 1, q.shape[2], 0, dtype=precise),) * 2
-    alpha = alpha.to(precise) if height is not None else q.new_zeros(0, dtype=precise)
-    height = height if height is None else height.to(precise)
-    return _Fused.apply(chosen, scale, q, k, v, fq, fk, height, alpha)
+    attend = partial(_Fused.apply, chosen) if chosen.forward else tiled_attention
+    if height is None:
+        return attend(scale, q, k, v, fq, fk, None, q.new_zeros(q.shape[1], dtype=precise))
+    order = torch.argsort(height, dim=-1) if order is None else order
+    tokens = (_sorted(x, order) for x in (q, k, v, fq, fk))
+    height = height.to(precise).gather(-1, order)
+    out = attend(scale, *tokens, height, alpha.to(precise))
+    return _sorted(out, torch.argsort(order, dim=-1))
 
 # %% ../../nbs/26_sorted_attention.ipynb #40835620
+def _sorted(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Tokens of (B, heads, N, d) in the order (N,) or (B, N)."""
+    return pick_tokens(x.transpose(1, 2), order, 2).transpose(1, 2)
+
+
 def _join(side: Sequence[torch.Tensor], q: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Features of one side beside each other, (B or 1, heads or 1, N, ranks)."""
     batch, heads = (max(f.shape[axis] for f in side) for axis in (0, 1))

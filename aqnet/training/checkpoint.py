@@ -1,138 +1,203 @@
-"""Checkpoints: weights with everything that gives them meaning, readable without pickle."""
+"""Checkpoints: weights with everything that gives them meaning, readable on any machine."""
 
 from __future__ import annotations
 
-import io
-import pickle
-import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
-from aqnet.data.normalisation import Normaliser, arrays_of, normaliser_of_arrays
-from aqnet.errors import DataError, explain
-from aqnet.io import atomic_write_bytes
+from aqnet.data.normalisation import Normaliser
+from aqnet.errors import explain
+from aqnet.io import sha256_json
 from aqnet.model.attention import ModelError
-from aqnet.model.forecaster import Forecaster, ForecasterConfig
+from aqnet.model.config import ModelConfig
+from aqnet.model.forecast_model import ForecastModel
+from aqnet.model.forecaster import Forecaster
+from aqnet.model.grid_forecaster import GridForecaster
 from aqnet.model.statistical import StatisticalForecasts
+from aqnet.training.checkpoint_archive import CHECKPOINT_VERSION
+from aqnet.training.checkpoint_file import (
+    Checkpoint,
+    Code,
+    Progress,
+    read_checkpoint,
+    write_checkpoint,
+)
+from aqnet.training.identity import Identity
+from aqnet.training.identity_difference import identity_differences
 
 __all__ = [
     "CHECKPOINT_VERSION",
+    "Checkpoint",
+    "Code",
     "LoadedForecaster",
+    "Progress",
+    "build_model",
+    "check_fits",
+    "fill_model",
     "load_checkpoint",
-    "save_checkpoint",
+    "read_checkpoint",
     "set_share",
+    "write_checkpoint",
 ]
 
-CHECKPOINT_VERSION = 2  # since 2: numbers of harmonics of the normaliser
-_KEYS = ("version", "config", "state", "normaliser", "normaliser_sha256", "statistical",
-         "chosen", "static", "store_sha256", "residual_variance")
+_KINDS = {"stations": Forecaster, "grid": GridForecaster}
 
 
-class LoadedForecaster:
-    """A forecaster from a checkpoint.
-
-    Attributes
-    ----------
-    model : Forecaster, in evaluation mode
-    normaliser : Normaliser
-    statistical : StatisticalForecasts
-    chosen : (L, 6) array of str
-        Statistical forecast that is corrected, per lead time and pollutant.
-    store_sha256 : str
-        Content of the store it was trained on.
-    """
-
-    def __init__(self, content: dict) -> None:
-        config = _config_of(content["config"])
-        self.normaliser = _normaliser_of(content["normaliser"])
-        if self.normaliser.digest != content["normaliser_sha256"]:
-            raise _unusable("the normaliser is damaged", content["normaliser_sha256"],
-                            self.normaliser.digest)
-        self.statistical = StatisticalForecasts(
-            tuple(config.lead_times_h), content["statistical"].numpy()
-        )
-        self.chosen = np.array(content["chosen"])
-        self.store_sha256 = content["store_sha256"]
-        start = content["state"]["start_weights"].numpy()
-        self.model = Forecaster(config, self.normaliser, content["static"].numpy(), start)
-        _fill(self.model, content["state"])
-        self.model.eval()
-
-
-def _unusable(problem: str, expected: object, found: object) -> ModelError:
-    remedy = "train again: aqnet run nbs/train/beijing.ipynb"
-    return ModelError(explain(f"checkpoint: {problem}", expected=expected, found=found,
-                              remedy=remedy))
-
-
-def _config_of(text: str) -> ForecasterConfig:
-    try:
-        return ForecasterConfig.model_validate_json(text)
-    except ValidationError as error:
-        wrong = [".".join(map(str, problem["loc"])) for problem in error.errors()]
-        known = sorted(ForecasterConfig.model_fields)
-        raise _unusable("the configuration is not valid", f"values of {known}",
-                        f"problems with {wrong}") from error
-
-
-def _normaliser_of(tensors: dict[str, torch.Tensor]) -> Normaliser:
-    try:
-        return normaliser_of_arrays({name: v.numpy() for name, v in tensors.items()})
-    except DataError as error:
-        raise _unusable("the normaliser is damaged", "fields that fit each other",
-                        str(error).splitlines()[0]) from error
-
-
-def _fill(model: Forecaster, state: dict[str, torch.Tensor]) -> None:
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if expected != found:
-        differ = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
-        raise _unusable("the weights do not fit the configuration",
-                        {n: expected.get(n) for n in differ}, {n: found.get(n) for n in differ})
-    model.load_state_dict(state)
-
-
-def save_checkpoint(
-    path: str | Path,
-    model: Forecaster,
-    normaliser: Normaliser,
-    statistical: StatisticalForecasts,
-    chosen: np.ndarray,
-    static: np.ndarray,
-    store_sha256: str,
-    residual_variance: np.ndarray,
+def check_fits(
+    checkpoint: Checkpoint, identity: Identity, config: ModelConfig | None = None
 ) -> None:
-    """Write a checkpoint in one piece; tensors and plain values only.
+    """Refuse a checkpoint that was trained on something else.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    identity : Identity
+        Of what is here.
+    config : ModelConfig, optional
+        Of the model here, to refuse other settings as well: a dropout has no weights.
 
     Raises
     ------
-    StorageFullError
-        No room; an older file is untouched.
+    ModelError
+        Data, grid, mask, variables, statistics, wind scan, terrain or settings differ; says which
+        and how.
     """
-    arrays = {name: torch.as_tensor(v) for name, v in arrays_of(normaliser).items()}
-    content = {
-        "version": CHECKPOINT_VERSION,
-        "config": model.config.model_dump_json(),
-        "state": {k: v.detach().cpu() for k, v in model.state_dict().items()},
-        "normaliser": arrays,
-        "normaliser_sha256": normaliser.digest,
-        "statistical": torch.as_tensor(statistical.weights),
-        "chosen": chosen.tolist(),
-        "static": torch.as_tensor(static),
-        "store_sha256": store_sha256,
-        "residual_variance": torch.as_tensor(residual_variance),
-    }
-    _write(path, content)
+    if checkpoint.identity is None:
+        raise ModelError(
+            explain("the checkpoint does not say what it was trained on",
+                    expected="a record of its data", found="; ".join(checkpoint.notes) or "none",
+                    remedy="train it here (`aqnet run`): imported weights have no such record")
+        )  # fmt: skip
+    found = identity_differences(checkpoint.identity, identity)
+    if config is not None:
+        both = [each.model_dump(mode="json") for each in (checkpoint.config, config)]
+        found |= {n: (a, both[1][n]) for n, a in both[0].items() if a != both[1][n]}
+    _refuse(found, "the checkpoint was trained with other", "as trained", "here",
+            "open what it was trained on, or train again on what is here")  # fmt: skip
 
 
-def _write(path: str | Path, content: dict) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    atomic_write_bytes(path, buffer.getvalue())
+def _refuse(found: dict[str, tuple], problem: str, one: str, two: str, remedy: str) -> None:
+    if not found:
+        return
+    sides = ["; ".join(f"{name}: {both[i]}" for name, both in found.items()) for i in (0, 1)]
+    raise ModelError(
+        explain(f"{problem}: {', '.join(found)}", expected=f"{one}: {sides[0]}",
+                found=f"{two}: {sides[1]}", remedy=remedy)
+    )  # fmt: skip
+
+
+def fill_model(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put in the weights of a checkpoint.
+
+    Raises
+    ------
+    ModelError
+        A name, shape or type is not exactly the model's.
+    """
+    sides = [
+        {n: (*v.shape, str(v.dtype).removeprefix("torch.")) for n, v in each.items()}
+        for each in (model.state_dict(), state)
+    ]
+    differ = sorted(n for n in {*sides[0], *sides[1]} if sides[0].get(n) != sides[1].get(n))
+    if differ:
+        shown = [{n: side.get(n, "nothing") for n in differ[:4]} for side in sides]
+        raise ModelError(
+            explain(f"the weights do not fit the configuration: {len(differ)} names differ",
+                    expected=shown[0], found=shown[1],
+                    remedy="read it with the aqnet that wrote it (`aqnet checkpoint inspect`)")
+        )  # fmt: skip
+    model.load_state_dict(state)
+
+
+def build_model(checkpoint: Checkpoint) -> ForecastModel:
+    """The model of a checkpoint in evaluation mode, built from the checkpoint alone.
+
+    Raises
+    ------
+    ModelError
+        An unknown kind, arrays that are missing, or weights whose names, shapes or types are not
+        exactly the model's.
+    """
+    if checkpoint.kind not in _KINDS:
+        raise ModelError(
+            explain("a checkpoint of an unknown kind", expected=" or ".join(_KINDS),
+                    found=checkpoint.kind, remedy="read it with the aqnet that wrote it")
+        )  # fmt: skip
+    model = _KINDS[checkpoint.kind].from_arrays(checkpoint.config, checkpoint.arrays)
+    fill_model(model, checkpoint.state)
+    return model.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedForecaster:
+    """A forecaster from a checkpoint, ready to be judged.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+    model : ForecastModel, in evaluation mode
+    normaliser : Normaliser
+    statistical : StatisticalForecasts or None
+    chosen : (L, 6) array of str or None
+        Statistical forecast that is corrected, per lead time and pollutant. Both None for fields.
+    """
+
+    checkpoint: Checkpoint
+    model: ForecastModel
+    normaliser: Normaliser
+    statistical: StatisticalForecasts | None
+    chosen: np.ndarray | None
+
+    @property
+    def store_sha256(self) -> str:
+        """Content of the stores it was trained on; of several, the SHA-256 of their digests."""
+        if self.checkpoint.identity is None:
+            return "not recorded"
+        digests = [digest for _, digest in self.checkpoint.identity.stores]
+        return digests[0] if len(digests) == 1 else sha256_json(digests)
+
+
+def _check_own(checkpoint: Checkpoint, model: ForecastModel) -> None:
+    """What the model was built from is what the record of its training names."""
+    if checkpoint.identity is None:
+        return
+    held = model.domain.digests() | {"normaliser_sha256": model.normaliser.digest}
+    other = identity_differences(checkpoint.identity, checkpoint.identity.model_copy(update=held))
+    _refuse(other, "the checkpoint does not hold what it was trained on", "as trained", "held",
+            "train again: it was written with other arrays")  # fmt: skip
+
+
+def _statistical(checkpoint: Checkpoint) -> tuple[StatisticalForecasts, np.ndarray]:
+    names, extra = ("statistical", "chosen"), checkpoint.extra
+    if not set(names) <= set(extra):
+        raise ModelError(
+            explain("a checkpoint for stations without its statistical forecasts",
+                    expected=" and ".join(names), found=", ".join(extra) or "nothing",
+                    remedy="write it with the `extra` of its training problem")
+        )  # fmt: skip
+    leads = checkpoint.config.lead_times_h
+    return StatisticalForecasts(leads, extra["statistical"]), np.array(extra["chosen"])
+
+
+def load_checkpoint(path: str | Path) -> LoadedForecaster:
+    """Read a checkpoint and build its forecaster, from this file alone.
+
+    Raises
+    ------
+    ModelError
+        As `read_checkpoint` and `build_model`; or grid, mask, scan, terrain or normaliser are not
+        those that the record of its training names.
+    """
+    checkpoint = read_checkpoint(path)
+    model = build_model(checkpoint)
+    _check_own(checkpoint, model)
+    statistical = chosen = None
+    if checkpoint.kind == "stations":
+        statistical, chosen = _statistical(checkpoint)
+    return LoadedForecaster(checkpoint, model, model.normaliser, statistical, chosen)
 
 
 def set_share(path: str | Path, share: float) -> None:
@@ -141,48 +206,18 @@ def set_share(path: str | Path, share: float) -> None:
     Raises
     ------
     ModelError
-        The share is outside [0, 1], or the file is not a checkpoint.
+        The share is outside [0, 1], the file is no checkpoint, or its model corrects nothing.
     """
     if not 0 <= share <= 1:
-        raise ModelError(explain("no share of a correction", expected="a number from 0 to 1",
-                                 found=share, remedy="correct `correction_share`"))
-    load_checkpoint(path)
-    content = _read(Path(path))
-    content["state"]["share"] = torch.tensor(float(share))
-    _write(path, content)
-
-
-def _read(path: Path) -> object:
-    """What the file holds: an archive with checksums, of tensors and plain values."""
-    expected = "a checkpoint as save_checkpoint writes it"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        content = None if damaged else torch.load(path, weights_only=True, map_location="cpu")
-    except (zipfile.BadZipFile, pickle.UnpicklingError) as problem:
-        found = f"{type(problem).__name__}: {str(problem).splitlines()[0]}"
-        raise _unusable(f"{path} cannot be read", expected, found) from problem
-    if damaged:
-        raise _unusable(f"{path} cannot be read", expected, f"a wrong checksum of {damaged}")
-    return content
-
-
-def load_checkpoint(path: str | Path) -> LoadedForecaster:
-    """Read a checkpoint of `save_checkpoint`.
-
-    Raises
-    ------
-    ModelError
-        No such file, cut or damaged, not a checkpoint of this version, or the normaliser does
-        not match its hash.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise _unusable(f"{path} does not exist", "a file", "nothing")
-    content = _read(path)
-    if not isinstance(content, dict) or set(content) != set(_KEYS):
-        found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise _unusable(f"{path} has another layout", sorted(_KEYS), found)
-    if content["version"] != CHECKPOINT_VERSION:
-        raise _unusable(f"{path} is of another version", CHECKPOINT_VERSION, content["version"])
-    return LoadedForecaster(content)
+        raise ModelError(
+            explain("no share of a correction", expected="a number from 0 to 1",
+                    found=share, remedy="correct `correction_share`")
+        )  # fmt: skip
+    checkpoint = read_checkpoint(path, training=True)
+    if "share" not in checkpoint.state:
+        raise ModelError(
+            explain(f"{path} holds no share of a correction", expected="a forecaster for stations",
+                    found=f"kind {checkpoint.kind!r}", remedy="leave `correction_share` alone")
+        )  # fmt: skip
+    state = checkpoint.state | {"share": torch.full_like(checkpoint.state["share"], share)}
+    write_checkpoint(path, replace(checkpoint, state=state))

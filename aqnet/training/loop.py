@@ -1,188 +1,86 @@
-"""The training loop: Lightning with averaged weights, progress lines and one checkpoint."""
+"""The training loop, for any forecaster, on any number of processes.
+
+Lightning Fabric gives devices, precision, DDP and the launch under SLURM or torchrun. The loop is
+our own, because three things cannot be had from the automatic optimisation of Lightning's Trainer:
+a resume that is exact in the middle of an epoch and of an accumulation window, a loss that is one
+sum over the cells of all ranks and passes divided by their number, and steps that all ranks skip
+together.
+"""
 
 from __future__ import annotations
 
-import logging
-import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer, seed_everything
-from torch.utils.data import DataLoader, Sampler
+from lightning.fabric import Fabric
 
-from aqnet.data.order import seeded_order
-from aqnet.data.samples import ForecastSamples, GriddedFields
-from aqnet.errors import RunError, explain
-from aqnet.training.checkpoint import load_checkpoint, save_checkpoint
+from aqnet.errors import InterruptedRunError, RunError, explain
+from aqnet.training.checkpoint import (
+    Checkpoint,
+    Code,
+    Progress,
+    check_fits,
+    write_checkpoint,
+)
 from aqnet.training.config import TrainingConfig
-from aqnet.training.setup import Preparation
-from aqnet.training.task import ForecastTask
+from aqnet.training.learner import Learner, read_last
+from aqnet.training.loaders import training_loader, validation_loader
+from aqnet.training.logs import RunLog, named_values
+from aqnet.training.problem import Problem
+from aqnet.training.processes import open_fabric
+from aqnet.training.schedule import describe_plan
+from aqnet.training.seeds import derive
+from aqnet.training.shutdown import FAILURE, StopRequest, together
+from aqnet.training.state import (
+    BEST,
+    LAST,
+    CheckpointFolder,
+    TrainingCurve,
+    TrainingState,
+    check_same_run,
+)
+from aqnet.training.step import Outcome, Stepper, require_summing
+from aqnet.training.validation import judge
 
 __all__ = ["TrainingCurve", "train"]
 
-_LINE_EVERY_S = 10.0
-
-
-@dataclass
-class TrainingCurve:
-    """Losses per epoch; 1 is the loss of the uncorrected start on the training split.
-
-    Epoch 0 is the model before gradient descent (statistical forecast and regression); its
-    training loss is not measured (NaN).
-    """
-
-    epoch: list[int] = field(default_factory=list)
-    train: list[float] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
-    best_epoch: int = -1
-
-    def to_dict(self) -> dict:
-        """For a JSON file; NaN becomes None."""
-        train = [None if np.isnan(v) else v for v in self.train]
-        return {"epoch": self.epoch, "train": train, "validation": self.validation,
-                "best_epoch": self.best_epoch}
-
-
-class _SeededSampler(Sampler):
-    def __init__(self, indices: np.ndarray, seed: int) -> None:
-        self.indices, self.seed, self.epoch = indices, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self):
-        return iter(seeded_order(self.indices, self.seed, self.epoch).tolist())
-
-
-def _finite(what: str, loss: torch.Tensor) -> float:
-    if torch.isfinite(loss):
-        return float(loss)
-    raise RunError(explain(f"{what} is not finite", expected="a number", found=float(loss),
-                           remedy="lower learning_rate; look for NaN in the store"))
-
-
-class _Recorder(Callback):
-    """Progress lines, the curve, and the checkpoint of the lowest validation loss."""
-
-    def __init__(self, echo: Callable[[str], None], save: Callable[[], None]) -> None:
-        self.echo, self.save = echo, save
-        self.curve, self._begin, self._last = TrainingCurve(), 0.0, 0.0
-
-    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
-        self._begin = self._last = time.monotonic()
-
-    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        self._begin = time.monotonic()
-
-    def _line_is_due(self) -> bool:
-        now = time.monotonic()
-        due = now - self._last >= _LINE_EVERY_S
-        self._last = now if due else self._last
-        return due
-
-    def on_train_batch_end(self, trainer: Trainer, task, outputs, batch, batch_idx) -> None:
-        loss = _finite("the loss of a training batch", outputs["loss"])
-        if not self._line_is_due():
-            return
-        done = trainer.global_step / trainer.estimated_stepping_batches
-        left = (time.monotonic() - self._begin) * (1 - done) / done
-        self.echo(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {done:4.0%} done, "
-                  f"batch loss {loss:.3f}, about {left:.0f} s left")
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, task, outputs, batch, batch_idx, dataloader_idx=0
-    ) -> None:
-        if self._line_is_due():
-            self.echo(f"  validation batch {batch_idx + 1}")
-
-    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
-        loss = _finite("the validation loss", trainer.callback_metrics["val_loss"])
-        epoch = 0 if trainer.sanity_checking else trainer.current_epoch + 1
-        best = not self.curve.validation or loss < min(self.curve.validation)
-        self.curve.epoch.append(epoch)
-        self.curve.validation.append(loss)
-        if best:
-            self.curve.best_epoch = epoch
-            self.save()
-        self.echo(f"epoch {epoch}: validation loss {loss:.4f}" + (" (best)" if best else ""))
-
-    def on_train_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
-        self.curve.train.append(float(trainer.callback_metrics["train_loss"]))
-
-
-def _as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return batch  # `__getitems__` makes whole batches
-
-
-def _training_loader(samples: ForecastSamples, sampler: Sampler, size: int) -> DataLoader:
-    # An incomplete last batch would weigh its samples more; fewer samples than a batch are one.
-    size = min(size, len(sampler))
-    return DataLoader(samples, batch_size=size, sampler=sampler, collate_fn=_as_it_is,
-                      drop_last=True)
-
-
-def _chosen_samples(samples: ForecastSamples, maximum: int) -> np.ndarray:
-    if maximum == 0 or maximum >= len(samples):
-        return np.arange(len(samples))
-    return np.linspace(0, len(samples) - 1, maximum).round().astype(int)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's tips, device lines and warnings about what is meant to be so."""
-    chatty = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = chatty.level
-    chatty.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # The fields are in memory: worker processes would only copy them.
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # Inside Lightning 2.6, about torch 2.13.
-            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*is deprecated.*")
-            yield
-    finally:
-        chatty.setLevel(level)
-
-
-def _fit(trainer: Trainer, task: ForecastTask, *loaders: DataLoader) -> None:
-    """Fit; on Ctrl-C Lightning turns SIGINT off and exits with 1: undo both."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(task, *loaders)
-    except SystemExit:
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
+_PAUSE = 8  # validation batches between looks for a stop signal
 
 
 def train(
-    fields: GriddedFields,
-    prepared: Preparation,
+    problem: Problem,
     config: TrainingConfig,
-    checkpoint: Path,
+    folder: Path,
+    resume: Path | None = None,
     echo: Callable[[str], None] = print,
+    fabric: Fabric | None = None,
+    parent: str | None = None,
 ) -> TrainingCurve:
-    """Train in place and keep the weights of the lowest validation loss in `checkpoint`.
+    """Train the model of a problem in place; every rank calls this.
+
+    `folder` gets the best checkpoints (`best-val_loss_*`), `best.ckpt`, `last.ckpt` to resume
+    from, `metrics.csv` and `tensorboard/`. Checkpoints lie between optimiser steps, so a resumed
+    run repeats an interrupted step from its first pass.
 
     Parameters
     ----------
-    fields : GriddedFields
-    prepared : Preparation
-        Its model is trained, and ends with the weights that are in the checkpoint.
+    problem : Problem
+        Its model ends with the weights of `best.ckpt`.
     config : TrainingConfig
-    checkpoint : path
-        Written whole at each new best epoch; epoch 0 is the model before gradient descent.
+    folder : path
+        On a file system that all ranks see; must not hold another training.
+    resume : path, optional
+        A `last.ckpt`, of this folder or another.
     echo : callable
-        Takes progress lines, at least one every 10 s.
+        Takes the lines of the log, on the first rank.
+    fabric : Fabric, optional
+        Launched, by `open_fabric`; made if not given.
+    parent : str, optional
+        `sha256` of the checkpoint that the model's weights come from, for the record.
 
     Returns
     -------
@@ -190,33 +88,217 @@ def train(
 
     Raises
     ------
+    InterruptedRunError
+        SIGTERM, SIGINT or SIGUSR1 came; `last.ckpt` holds all steps done.
     RunError
-        A loss is not finite.
-    KeyboardInterrupt
-        Ctrl-C; the checkpoint of the best epoch so far stays.
+        Too many steps were skipped, or the validation loss is not finite; the folder is in use;
+        other settings than those of the run to resume.
+    ModelError
+        The checkpoint to resume from fits other data, or another model.
+    ParameterError
+        Settings that do not fit the samples and processes.
     StorageFullError
-        No room for the checkpoint.
+        No room for a checkpoint; the older ones are untouched.
     """
-    leads = prepared.model.config.lead_times_h
-    samples = ForecastSamples(fields, "train", leads)
-    sampler = _SeededSampler(_chosen_samples(samples, config.max_train_samples), config.seed)
-    task = ForecastTask(prepared.model, config, torch.as_tensor(prepared.residual_variance))
+    fabric, folder = fabric or open_fabric(config), Path(folder)
+    require_summing(fabric)
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILURE).unlink(missing_ok=True)
+    fabric.barrier()
+    with together(fabric.global_rank, fabric.world_size, folder), StopRequest() as stop:
+        run = _Run(problem, config, folder, fabric, stop, parent)
+        run.begin(resume, echo)
+        run.go()
+    return run.state.curve
 
-    def save() -> None:
-        save_checkpoint(checkpoint, task.averaged, fields.normaliser, prepared.statistical,
-                        prepared.chosen, fields.static, fields.digest, prepared.residual_variance)
 
-    recorder = _Recorder(echo, save)
-    seed_everything(config.seed, verbose=False)
-    validation = DataLoader(ForecastSamples(fields, "validation", leads), batch_size=512,
-                            collate_fn=_as_it_is)
-    with _quiet_lightning():
-        trainer = Trainer(
-            max_epochs=config.max_epochs, accelerator=config.accelerator, devices=1, logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            gradient_clip_val=config.gradient_clip, num_sanity_val_steps=-1, callbacks=[recorder],
+class _Run:
+    """A training between its first and its last step."""
+
+    def __init__(
+        self, problem: Problem, config: TrainingConfig, folder: Path, fabric: Fabric,
+        stop: StopRequest, parent: str | None,
+    ) -> None:  # fmt: skip
+        self.problem, self.config, self.fabric, self.stop = problem, config, fabric, stop
+        self.parent, self.files = parent, CheckpointFolder(folder, config.keep_best)
+        self.lead_times_h = problem.model.config.lead_times_h
+        self.plan = describe_plan(config, len(problem.train), fabric.world_size)
+        self.sampler, self.loader = training_loader(problem.train, config, self.plan, fabric)
+        self.validation = validation_loader(problem.validation, config, fabric)
+        self.learner = Learner(problem, config, fabric)
+        self.step = Stepper(fabric, self.learner, config, self.plan)
+        self.state, self.saved_at, self.took = TrainingState(), time.monotonic(), 0.0  # s
+        self.last: Outcome | None = None  # the last step
+        self.code = Code.running() if fabric.is_global_zero else None  # git is slow: once
+
+    # ---- begin and resume
+
+    def begin(self, resume: Path | None, echo: Callable[[str], None]) -> None:
+        """Take up the state of a checkpoint, or make sure that the folder is free."""
+        first = self.fabric.is_global_zero
+        if resume is not None:
+            self._restore(Path(resume))
+            if first:
+                self.files.bring(self.state.best, Path(resume).parent)
+        elif first:
+            self.files.require_unused()
+        self.log = RunLog(self.files.folder, self.state.step, echo, first)
+        self.log.say(str(self.plan))
+        if resume is not None:
+            self.log.say(f"continues at step {self.state.step} from {resume}")
+
+    def _restore(self, path: Path) -> None:
+        checkpoint = read_last(path)
+        check_fits(checkpoint, self.problem.identity, self.problem.model.config)
+        saved = checkpoint.training
+        check_same_run(saved["config"], self.config, saved["plan"], asdict(self.plan))
+        self.state, self.parent = TrainingState.from_dict(saved["state"]), checkpoint.parent
+        self.learner.restore(checkpoint)
+        self.sampler.load_state_dict(saved["sampler"])
+
+    # ---- steps
+
+    def go(self) -> None:
+        """Make the steps that are left; end with the best weights in the model."""
+        self._between_steps()
+        while not self._ended():
+            epoch = self.state.step // self.plan.epoch_steps
+            self.sampler.set_epoch(epoch)
+            torch.manual_seed(derive(self.config.seed, "workers", epoch, self.fabric.global_rank))
+            batches = iter(self.loader)
+            for _ in range(self.sampler.batches_left):
+                self._make_step(batches)
+                self._between_steps()
+                if self._ended():
+                    break
+        self.log.close()
+        self.learner.take_weights(self.files.folder / BEST, self.fabric)
+
+    def _ended(self) -> bool:
+        step, patience = self.state.step, self.config.patience_epochs * self.plan.epoch_steps
+        stale = step - self.state.curve.best_step
+        return step >= self.plan.steps or (patience > 0 and self.state.judged and stale >= patience)
+
+    def _make_step(self, batches: Iterator[dict]) -> None:
+        begin = time.monotonic()
+        # the next chance to save comes after this step and another one
+        unsaved = (begin - self.saved_at + 2 * self.took) / 60
+        due = self.fabric.is_global_zero and unsaved >= self.config.checkpoint_minutes
+        done = self.step(self.state.step, batches, self.stop.signal is not None, due)
+        self.took = time.monotonic() - begin
+        self.sampler.advance()
+        self.state.step += 1
+        self.state.train_sum += done.total
+        self.state.train_cells += done.cells
+        self.last = done
+        if done.skipped:
+            self._note_skipped(done)
+        self.log.count(self.plan.effective)
+        if self.state.step % self.config.log_every == 0 and not done.skipped:
+            self._record_step(done)
+
+    def _note_skipped(self, done: Outcome) -> None:
+        self.state.skipped.append(f"step {self.state.step}: {done.skipped}")
+        self.log.say(f"skipped step={self.state.step} {done.skipped}")
+        if len(self.state.skipped) > self.config.max_bad_batches:
+            raise RunError(
+                explain("too many steps had to be skipped",
+                        expected=f"at most max_bad_batches = {self.config.max_bad_batches}",
+                        found="\n            ".join(self.state.skipped),
+                        remedy="look at these samples; lower learning_rate or gradient_clip")
+            )  # fmt: skip
+
+    def _record_step(self, done: Outcome) -> None:
+        losses = done.sums / np.where(done.counts > 0, done.counts, np.nan)
+        head = {
+            "epoch": self.state.step // self.plan.epoch_steps,
+            "loss": done.total / done.cells,
+            "lr": self.plan.rate(self.state.step - 1),
+            "gradient_norm": done.norm,
+            "samples_s": self.log.speed(),
+        }
+        self.log.record(self.state.step, head, named_values("loss", losses, self.lead_times_h))
+
+    # ---- between steps
+
+    def _between_steps(self) -> None:
+        """Judge, save and stop where it is due; all ranks come to the same conclusions."""
+        step, every = self.state.step, self.config.validate_every or self.plan.epoch_steps
+        if not self.state.judged and (step % every == 0 or step == self.plan.steps):
+            self._judge()
+        elif self.last is not None and self.last.save:
+            self._save()
+        if self.last is not None and self.last.stop and not self._ended():
+            self._leave()
+
+    def _judge(self) -> None:
+        outcome = judge(
+            self.learner.judged, self.learner.loss, self.validation, self.fabric, self._pause
         )
-        _fit(trainer, task, _training_loader(samples, sampler, config.batch_size), validation)
-    prepared.model.load_state_dict(load_checkpoint(checkpoint).model.state_dict())
-    recorder.curve.train.insert(0, float("nan"))
-    return recorder.curve
+        state, epoch = self.state, self.state.step // self.plan.epoch_steps
+        train = state.take_train_loss()
+        best = state.curve.add(epoch, state.step, train, outcome)
+        if self.fabric.is_global_zero:
+            state.best = self.files.add_best(
+                state.best, outcome.loss, epoch, state.step,
+                lambda path: write_checkpoint(path, self._checkpoint(None)),
+            )  # fmt: skip
+        more = named_values("val_loss", outcome.losses, self.lead_times_h)
+        more |= named_values("val_rmse_ug_m3", outcome.rmse, self.lead_times_h)
+        head = {"epoch": epoch, "val_loss": outcome.loss, "train_loss": train, "best": int(best)}
+        self.log.record(state.step, head, more)
+        self._save()
+        self.log.speed()  # of training alone: begin anew
+
+    def _pause(self, number: int) -> None:
+        """Leave a long validation, to repeat it; at batches that all ranks reach."""
+        common = len(self.problem.validation) // self.fabric.world_size // self.config.batch_size
+        if number % _PAUSE or number > common:
+            return
+        asked = torch.tensor(float(self.stop.signal is not None), device=self.fabric.device)
+        if self.fabric.all_reduce(asked, reduce_op="sum") > 0:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._save()
+        self.log.close()
+        where = self.files.folder / LAST
+        raise InterruptedRunError(
+            explain(f"training was stopped by {self.stop.signal or 'a signal to another rank'}",
+                    expected=f"{self.plan.steps} steps", found=f"{self.state.step} done",
+                    remedy=f"resume from {where}")
+        )  # fmt: skip
+
+    # ---- checkpoints
+
+    def _save(self) -> None:
+        self.saved_at = time.monotonic()
+        if self.fabric.is_global_zero:
+            training = {
+                "state": asdict(self.state),
+                "config": self.config.model_dump(mode="json"),
+                "plan": asdict(self.plan),
+                "sampler": self.sampler.state_dict(),
+                **self.learner.state_dict(),
+            }
+            write_checkpoint(self.files.folder / LAST, self._checkpoint(training))
+
+    def _checkpoint(self, training: dict | None) -> Checkpoint:
+        model, state, curve = self.learner.judged, self.state, self.state.curve
+        return Checkpoint(
+            kind=model.kind,
+            config=model.config,
+            state=model.state_dict(),
+            arrays=model.arrays(),
+            identity=self.problem.identity,
+            progress=Progress(
+                step=state.step,
+                epoch=state.step // self.plan.epoch_steps,
+                val_loss=curve.validation[-1] if state.judged else None,
+            ),
+            parent=self.parent,
+            extra=self.problem.extra,
+            training=training,
+            code=self.code,
+        )

@@ -14,8 +14,11 @@ from aqnet.data.samples import (
     StationRecords,
     observed_at,
 )
+from aqnet.grid import Grid
 from aqnet.metrics import ErrorSums
-from aqnet.model.forecaster import Forecaster, ForecasterConfig
+from aqnet.model.config import ModelConfig
+from aqnet.model.domain import Domain
+from aqnet.model.forecaster import Forecaster
 from aqnet.model.regression import fit_hourly_regression
 from aqnet.model.statistical import (
     STATISTICAL,
@@ -24,6 +27,7 @@ from aqnet.model.statistical import (
     situation_at,
 )
 from aqnet.training.config import TrainingConfig
+from aqnet.training.seeds import derive
 
 __all__ = ["Preparation", "batches", "choose_start", "prepare"]
 
@@ -43,12 +47,25 @@ class Preparation:
         Statistical forecast with the lowest RMSE in the validation year, per cell.
     residual_variance : (L, 6) float64
         Mean square of the normalised residual of the start, training split [1].
+    scored : (L, 6) float64
+        Number of scored cells of the training split.
     """
 
     model: Forecaster
     statistical: StatisticalForecasts
     chosen: np.ndarray
     residual_variance: np.ndarray
+    scored: np.ndarray
+
+    @property
+    def loss_weights(self) -> torch.Tensor:
+        """Weights (L, 6) of squared errors in the sum over all scored cells, over their number.
+
+        Each lead time and pollutant then counts the same, however many of its cells are scored,
+        and a loss of 1 is that of the uncorrected start on the training split.
+        """
+        weights = self.scored.mean() / (self.scored * self.residual_variance)
+        return torch.as_tensor(weights, dtype=torch.float32)
 
 
 def batches(samples: ForecastSamples, size: int = _BATCH) -> Iterator[dict[str, torch.Tensor]]:
@@ -96,7 +113,8 @@ def _residuals(model: Forecaster, samples: ForecastSamples) -> Iterator[dict[str
 def prepare(
     fields: GriddedFields,
     stations: StationRecords,
-    model_config: ForecasterConfig,
+    grid: Grid,
+    model_config: ModelConfig,
     training: TrainingConfig,
 ) -> Preparation:
     """Fit what has a closed form, on the training split, and build the model around it.
@@ -105,7 +123,9 @@ def prepare(
     ----------
     fields : GriddedFields
     stations : StationRecords
-    model_config : ForecasterConfig
+    grid : Grid
+        Of the fields.
+    model_config : ModelConfig
     training : TrainingConfig
         Gives the ridge penalty and the seed of the initial weights.
     """
@@ -119,12 +139,16 @@ def prepare(
     )
     chosen = choose_start(statistical, stations, validation)
     start = np.take_along_axis(statistical.weights, chosen[None, ..., None], axis=0)[0]
-    torch.manual_seed(training.seed)
-    model = Forecaster(model_config, fields.normaliser, fields.static, start)
+    torch.manual_seed(derive(training.seed, "model"))
+    domain = Domain(grid, np.ones(grid.shape, dtype=bool), fields.static)
+    model = Forecaster(model_config, domain, fields.normaliser, start)
     parts = list(_residuals(model, train))
     if model_config.linear_part:
-        z, calendar, mean = (np.concatenate([part[name] for part in parts])
-                             for name in ("predictors", "calendar", "mean"))
+        z, calendar, mean = (
+            np.concatenate([part[name] for part in parts])
+            for name in ("predictors", "calendar", "mean")
+        )
         model.set_linear_part(fit_hourly_regression(z, calendar, mean, training.ridge_penalty))
-    variance = sum(part["square"] for part in parts) / sum(part["weight"] for part in parts)
-    return Preparation(model, statistical, np.array(STATISTICAL)[chosen], variance)
+    square, scored = (sum(part[name] for part in parts) for name in ("square", "weight"))
+    names = np.array(STATISTICAL)[chosen]
+    return Preparation(model, statistical, names, square / scored, scored)

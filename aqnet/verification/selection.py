@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,11 +13,13 @@ from aqnet.data.samples import ForecastSamples, GriddedFields, StationRecords, o
 from aqnet.grid import Grid
 from aqnet.model.forecaster import Forecaster
 from aqnet.model.statistical import STATISTICAL, StatisticalForecasts, situation_at
+from aqnet.training.checkpoint import load_checkpoint, set_share
+from aqnet.training.problem import StationData
 from aqnet.training.setup import batches
 from aqnet.verification.forecasts import sample_at_stations
 from aqnet.verification.significance import bandwidth_h, diebold_mariano, holm, verdict
 
-__all__ = ["SHARES", "ShareTrial", "choose_share", "try_shares"]
+__all__ = ["SHARES", "ShareTrial", "choose_share", "set_chosen_share", "try_shares"]
 
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 KEEP = 0.8  # of the reduction of RMSE that the best share brings
@@ -137,3 +141,34 @@ def choose_share(trials: list[ShareTrial], keep: float = KEEP) -> ShareTrial:
     if best.rmse_ratio >= 1:
         return best
     return next(t for t in allowed if 1 - t.rmse_ratio >= keep * (1 - best.rmse_ratio))
+
+
+def set_chosen_share(
+    checkpoint: Path, data: StationData, share: float = 0.0, echo: Callable[[str], None] = print
+) -> dict:
+    """Judge the shares of a stored forecaster, and store the one that it applies from now on.
+
+    Parameters
+    ----------
+    checkpoint : path
+        Changed in place.
+    data : StationData
+        What it was trained on.
+    share : float
+        Applied as it is; 0: chosen by `choose_share`.
+    echo : callable
+        Takes one line for each share, and one for the choice.
+
+    Returns
+    -------
+    dict
+        `share`, and `share_trials` (records of `ShareTrial`).
+    """
+    loaded = load_checkpoint(checkpoint)
+    trials = try_shares(loaded.model, loaded.statistical, data.fields, data.stations, data.grid)
+    for t in trials:
+        echo(f"share {t.share:.1f}: won {t.won}, lost {t.lost}, RMSE ratio {t.rmse_ratio:.4f}")
+    share = share or choose_share(trials).share
+    set_share(checkpoint, share)
+    echo(f"share of the correction: {share}")
+    return {"share": share, "share_trials": [trial.to_dict() for trial in trials]}

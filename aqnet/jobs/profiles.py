@@ -1,0 +1,276 @@
+"""Profiles of clusters: settings of a job, each with its value and the reason for it.
+
+A profile is a YAML file in `slurm/`. A setting is a *fact* of the cluster (with its source), a
+*choice*, or a *workaround* (with a way to find out whether it is still needed). What nobody but the
+user can know is not guessed: `required: true` in place of a value, to be given with `--set`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+
+from aqnet.config import Config, load_yaml
+from aqnet.errors import ParameterError, explain
+from aqnet.io import repository_root
+
+__all__ = [
+    "GIVEN",
+    "Partition",
+    "Profile",
+    "Required",
+    "Setting",
+    "list_profiles",
+    "load_profile",
+    "seconds_of",
+]
+
+T = TypeVar("T")
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Option = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+Duration = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$")]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Setting(Config, Generic[T]):
+    """A value, and why it is that value.
+
+    Attributes
+    ----------
+    value
+    kind : str
+        `fact` of the cluster, `choice` of this project, or `workaround` for a fault elsewhere.
+    reason : str
+    source : str or None
+        Where a fact is written down.
+    still_needed : str or None
+        Of a workaround: how to find out whether it still is.
+    """
+
+    value: T
+    kind: Literal["fact", "choice", "workaround"]
+    reason: Text
+    source: Text | None = None
+    still_needed: Text | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Setting:
+        if (self.kind == "workaround") != (self.still_needed is not None):
+            raise ValueError("`still_needed` goes with kind workaround, and only with it")
+        if self.kind == "fact" and self.source is None:
+            raise ValueError("a fact names its source")
+        return self
+
+
+class Required(Config):
+    """In the place of a setting: the user has to give the value."""
+
+    required: Literal[True]
+    reason: Text
+
+
+def _form(content: object) -> str:
+    asked = "required" in content if isinstance(content, dict) else isinstance(content, Required)
+    return "required" if asked else "setting"
+
+
+class Asked:
+    """`Asked[T]` is the type of a setting with a value of type T, or of the demand for one."""
+
+    def __class_getitem__(cls, kind: object) -> object:
+        """Pydantic's own generic alias of a tagged union would lose the type variable."""
+        setting, required = Annotated[Setting[kind], Tag("setting")], Annotated[Required, Tag("required")]
+        return Annotated[setting | required, Discriminator(_form)]
+
+
+class Partition(Config):
+    """Limits of a partition, as documented on a date.
+
+    Attributes
+    ----------
+    name : str
+    max_nodes, max_hours, max_jobs : int or None
+        Of one job; running and waiting jobs of a user. None: not documented.
+    whole_nodes : bool
+        Nodes are never shared, so a job gets and pays for all of each.
+    use : str
+        What it is for here.
+    source : str
+    dated : datetime.date
+        Latest day on which the source is known to have said this.
+    """
+
+    name: Text
+    max_nodes: Count | None
+    max_hours: Count | None
+    max_jobs: Count | None
+    whole_nodes: bool
+    use: Text
+    source: Text
+    dated: date
+
+
+class Container(Config):
+    """How a command is run inside the image: `command`, binds, image, then the command itself."""
+
+    image: Asked[Text]
+    command: Setting[tuple[Text, ...]]
+
+
+class Profile(Config):
+    """All that a job script of a cluster says; see `slurm/README.md` for the meaning of each key.
+
+    `gpu` is what this cluster calls one GPU; a job has one process for each.
+    """
+
+    name: Text
+    title: Text
+    gpu: Text
+    accelerator: Setting[Literal["cpu", "cuda"]]
+    account: Asked[Text | None]
+    partitions: tuple[Partition, ...] = ()
+    partition: Asked[Text | None]
+    small_partition: Setting[Text | None]
+    rehearsal_partition: Setting[Text | None]
+    time: Asked[Duration]
+    stop_seconds: Setting[Count]
+    continue_by: Setting[Literal["requeue", "resubmit", "nothing"]]
+    array_limit: Asked[Count]
+    per_node: Asked[Count]
+    cpus_per_task: Asked[Count]
+    memory_gb: Setting[Positive | None]
+    gpu_request: Setting[Literal["gpus-per-node", "gres", "none"]]
+    billed: Setting[Positive]
+    cpu_masks: Setting[tuple[str, ...]]
+    gpu_numa: Setting[tuple[int, ...]]
+    fabric: Setting[Text | None]
+    directives: dict[Option, Setting[str | int | bool]]
+    srun: dict[Option, Setting[str | int | bool]]
+    unset: dict[Variable, Setting[None]]
+    commands: Setting[tuple[tuple[Text, ...], ...]]
+    environment: dict[Variable, Setting[str]]
+    folders: Setting[tuple[str, ...]]
+    container: Container | None = None
+    python: Setting[Text | None]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        masks, nodes = len(self.cpu_masks.value), len(self.gpu_numa.value)
+        per_node = getattr(self.per_node, "value", None)
+        if masks and masks != per_node or nodes not in (0, masks):
+            raise ValueError(f"cpu_masks and gpu_numa need one entry per process: {per_node}")
+        names = [partition.name for partition in self.partitions]
+        chosen = (self.partition, self.small_partition, self.rehearsal_partition)
+        unknown = {getattr(s, "value", None) for s in chosen} - {None, *names}
+        if names and unknown:
+            raise ValueError(f"no limits are given of the partitions {sorted(unknown)}")
+        return self
+
+    def limits(self, name: str | None) -> Partition | None:
+        """Limits of a partition; None if the profile does not know it."""
+        return next((p for p in self.partitions if p.name == name), None)
+
+    def given(self, values: Mapping[str, str]) -> Profile:
+        """The profile with values of the user in place of its own, by the names in `GIVEN`.
+
+        Raises
+        ------
+        ParameterError
+            Unknown name, or not a value of that kind.
+        """
+        change: dict[str, object] = {}
+        for name, text in values.items():
+            if name not in GIVEN:
+                raise _unknown_setting(name)
+            setting = {"value": _convert(name, text), "kind": "choice", "reason": "given by hand"}
+            change[name] = setting
+        plain = self.model_dump() | {n: s for n, s in change.items() if n != "image"}
+        if "image" in change:
+            if self.container is None:
+                raise ParameterError(explain(
+                    f"the profile {self.name} has no container", expected="no image",
+                    found=f"image={values['image']}", remedy="add a container to the profile",
+                ))  # fmt: skip
+            plain["container"] = plain["container"] | {"image": change["image"]}
+        return Profile.model_validate(plain)
+
+    def missing(self) -> dict[str, str]:
+        """Settings that the user still has to give, with the reason."""
+        found = {name: getattr(self, name) for name in GIVEN if name != "image"}
+        if self.container is not None:
+            found["image"] = self.container.image
+        needed = {n: s.reason for n, s in found.items() if isinstance(s, Required)}
+        needed.pop("array_limit", None)  # only a sweep asks for it
+        return needed
+
+
+# Settings that `--set` changes, and what their text must be.
+GIVEN = {
+    "account": str, "partition": str, "small_partition": str, "rehearsal_partition": str,
+    "time": "duration", "per_node": int, "cpus_per_task": int, "memory_gb": float,
+    "array_limit": int, "image": str, "python": str,
+}  # fmt: skip
+
+
+def seconds_of(duration: str) -> int:
+    """Seconds of `HH:MM:SS` or `D-HH:MM:SS`."""
+    days, _, clock = duration.rpartition("-")
+    hours, minutes, seconds = map(int, clock.split(":"))
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _convert(name: str, text: str) -> object:
+    kind = GIVEN[name]
+    forms = {
+        str: (r"\S(.*\S)?", "text of one line", str),
+        int: (r"[1-9]\d*", "a whole number from 1", int),
+        float: (r"\d+(\.\d+)?", "a number", float),
+        "duration": (r"(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d", "HH:MM:SS or D-HH:MM:SS", str),
+    }
+    pattern, expected, converter = forms[kind]
+    value = converter(text) if re.fullmatch(pattern, text) else None
+    if not value or (kind == "duration" and not seconds_of(text)):
+        remedy = f"--set {name}=..."
+        raise ParameterError(explain(
+            f"setting {name} has the wrong form", expected=expected, found=repr(text), remedy=remedy
+        ))  # fmt: skip
+    return value
+
+
+def _unknown_setting(name: str) -> ParameterError:
+    near = difflib.get_close_matches(name, GIVEN, n=1)
+    return ParameterError(explain(
+        f"unknown setting {name}", expected=f"one of {', '.join(GIVEN)}", found=name,
+        remedy=f"did you mean {near[0]}?" if near else "change it in a profile of your own",
+    ))  # fmt: skip
+
+
+def list_profiles() -> list[str]:
+    """Names of the profiles of the repository."""
+    return sorted(path.stem for path in (repository_root() / "slurm").glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Read a profile by its name in `slurm/`, or by its path if `name` ends in .yaml.
+
+    Raises
+    ------
+    ParameterError
+        There is none, or it is not valid.
+    """
+    if Path(name).suffix in (".yaml", ".yml"):
+        return load_yaml(name, Profile, ParameterError)
+    if name not in list_profiles():
+        raise ParameterError(explain(
+            f"there is no profile {name}", expected=f"one of {', '.join(list_profiles())}",
+            found=name, remedy="or the path of a profile of your own, ending in .yaml",
+        ))  # fmt: skip
+    return load_yaml(repository_root() / "slurm" / f"{name}.yaml", Profile, ParameterError)

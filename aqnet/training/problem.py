@@ -1,0 +1,232 @@
+"""A training problem: model, samples and loss weights, opened from a manifest of either kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.data import Dataset
+
+from aqnet.data.batches import FieldSamples
+from aqnet.data.grid_manifest import GridManifest
+from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
+from aqnet.data.samples import (
+    ForecastSamples,
+    GriddedFields,
+    StationRecords,
+    load_fields,
+    load_stations,
+)
+from aqnet.data.splits import splits_of
+from aqnet.data.store import AnalysisStore, open_store
+from aqnet.data.training_data import TrainingData, open_training_data
+from aqnet.grid import Grid
+from aqnet.io import data_root
+from aqnet.model.config import ModelConfig
+from aqnet.model.domain import Domain
+from aqnet.model.forecast_model import ForecastModel
+from aqnet.model.grid_forecaster import GridForecaster
+from aqnet.model.ridge import RidgeFactors, load_ridge, ridge_path, ridge_spec
+from aqnet.model.scan_cache import load_scan, scan_path
+from aqnet.model.scan_orders import ScanOrders, scan_spec
+from aqnet.training.config import TrainingConfig
+from aqnet.training.identity import Identity
+from aqnet.training.seeds import derive
+from aqnet.training.setup import prepare
+from aqnet.variables import DYNAMIC, STATIC, TARGETS
+
+if TYPE_CHECKING:
+    from aqnet.training.experiment import Experiment
+
+__all__ = ["Problem", "StationData", "grid_problem", "open_problem", "station_problem"]
+
+
+@dataclass(frozen=True, eq=False)
+class StationData:
+    """What the training of a forecaster for stations, and its evaluation, read."""
+
+    fields: GriddedFields
+    stations: StationRecords
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """All that gradient descent needs.
+
+    Attributes
+    ----------
+    model : ForecastModel
+        Trained in place.
+    train, validation : Dataset
+        Their `__getitems__` gives whole batches: dicts of tensors with "hours" (B,), the init
+        times in hours since 1970 UTC (and plain values, such as "provenance").
+    loss_weights : (L, 6) float32 tensor [1]
+        Squared errors are multiplied by it; a constant of the problem, not of the batch.
+    identity : Identity
+    data : StationData or TrainingData
+        What the samples are taken from.
+    extra : dict
+        Plain values and arrays that checkpoints of this kind keep beside the model: for stations
+        `statistical`, `chosen` and `residual_variance`.
+    """
+
+    model: ForecastModel
+    train: Dataset
+    validation: Dataset
+    loss_weights: torch.Tensor
+    identity: Identity
+    data: StationData | TrainingData | None = None
+    extra: dict = field(default_factory=dict)
+
+
+def open_problem(experiment: Experiment) -> Problem:
+    """Open the data of an experiment and build its model, with weights from the training's seed.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        `manifest` says which kind of data; `store` (stations), `folder`, `scan` and `terrain`
+        (fields) are paths, or None for the usual places in the data folder.
+
+    Raises
+    ------
+    DataError
+        Stores or statistics are missing or not the recorded ones.
+    CacheError
+        Scan orders or ridges that the model needs are missing (states the command) or were made
+        for something else.
+    ModelError
+        The model's settings do not fit the data.
+    LeadTimeError
+        A split cannot serve the lead times.
+    """
+    manifest = load_manifest(resolve_manifest(experiment.manifest))
+    model, training = experiment.model, experiment.training
+    if isinstance(manifest, GridManifest):
+        return grid_problem(
+            manifest, model, training,
+            folder=experiment.folder, scan=experiment.scan, terrain=experiment.terrain,
+        )  # fmt: skip
+    return station_problem(manifest, model, training, store=experiment.store)
+
+
+# ---- stations
+
+
+def station_problem(
+    manifest: Manifest,
+    model: ModelConfig,
+    training: TrainingConfig,
+    store: str | Path | None = None,
+) -> Problem:
+    """The problem of a manifest of stations; `store` defaults to NAME.zarr in the data folder."""
+    opened = open_store(Path(store or data_root() / f"{manifest.name}.zarr"), manifest)
+    fields = load_fields(opened, splits_of(manifest))
+    stations, grid = load_stations(opened, fields.splits), manifest.grid_object()
+    prepared = prepare(fields, stations, grid, model, training)
+    return Problem(
+        model=prepared.model,
+        train=ForecastSamples(fields, "train", model.lead_times_h),
+        validation=ForecastSamples(fields, "validation", model.lead_times_h),
+        loss_weights=prepared.loss_weights,
+        identity=_station_identity(manifest, opened, prepared.model.domain, fields),
+        data=StationData(fields, stations, grid),
+        extra={
+            "statistical": prepared.statistical.weights,
+            "chosen": prepared.chosen.tolist(),
+            "residual_variance": prepared.residual_variance,
+        },
+    )
+
+
+def _station_identity(
+    manifest: Manifest, store: AnalysisStore, domain: Domain, fields: GriddedFields
+) -> Identity:
+    return Identity(
+        kind="stations",
+        manifest=manifest.name,
+        manifest_sha256=manifest.digest,
+        stores=((store.path.name, store.digest),),
+        grid=domain.grid.name,
+        **domain.digests(),
+        variables=DYNAMIC,
+        static_variables=STATIC,
+        normaliser_sha256=fields.normaliser.digest,
+        synthetic=manifest.synthetic,
+    )
+
+
+# ---- fields
+
+
+def grid_problem(
+    manifest: GridManifest,
+    model: ModelConfig,
+    training: TrainingConfig,
+    folder: str | Path | None = None,
+    scan: str | Path | None = None,
+    terrain: str | Path | None = None,
+) -> Problem:
+    """The problem of a manifest of yearly stores; paths default to those of the data folder."""
+    data = open_training_data(manifest, folder)
+    domain = _grid_domain(data, model, scan, terrain)
+    torch.manual_seed(derive(training.seed, "model"))
+    forecaster = GridForecaster(model, domain, data.normaliser)
+    train, validation = (_field_samples(data, name, model) for name in ("train", "validation"))
+    weights = torch.ones(len(model.lead_times_h), len(TARGETS))
+    identity = _grid_identity(manifest, data, domain, train.provenance)
+    return Problem(forecaster, train, validation, weights, identity, data)
+
+
+def _field_samples(data: TrainingData, split: str, model: ModelConfig) -> FieldSamples:
+    return FieldSamples(
+        data.years, data.splits[split], model.lead_times_h, model.history_h,
+        one_lead=model.lead_mode == "one", optional_inputs=model.optional_inputs,
+    )  # fmt: skip
+
+
+def _grid_domain(
+    data: TrainingData,
+    model: ModelConfig,
+    scan: str | Path | None,
+    terrain: str | Path | None,
+) -> Domain:
+    years = data.years
+    plain = Domain(years.grid, years.mask, years.static)
+    ridge = _ridge_of(plain, model, terrain) if model.physics and model.physics.ridge else None
+    ordered = model.scan.used or model.scan.mode == "legacy"
+    orders = _orders_of(plain, model, scan) if ordered else None
+    return Domain(years.grid, years.mask, years.static, ridge, orders)
+
+
+def _ridge_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> RidgeFactors:
+    spec = ridge_spec(domain.grid, model.patch)
+    return load_ridge(path or ridge_path(spec), spec)
+
+
+def _orders_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> ScanOrders:
+    s, active = model.scan, domain.tokens(model)
+    spec = scan_spec(domain.grid, model.patch, s.regions, s.sectors, s.lane_patches, active)
+    return load_scan(path or scan_path(spec), spec)
+
+
+def _grid_identity(
+    manifest: GridManifest, data: TrainingData, domain: Domain, provenance: str
+) -> Identity:
+    return Identity(
+        kind="grid",
+        manifest=manifest.name,
+        manifest_sha256=manifest.digest,
+        stores=tuple((store.path.name, store.digest) for store in data.years.stores),
+        grid=domain.grid.name,
+        **domain.digests(),
+        variables=DYNAMIC,
+        static_variables=STATIC,
+        normaliser_sha256=data.normaliser.digest,
+        statistics_sha256=data.statistics.digest,
+        weather=provenance,
+        synthetic=data.years.synthetic,
+    )

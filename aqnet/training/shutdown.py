@@ -1,0 +1,156 @@
+"""Ends of a training that were not planned: signals, and ranks that fail.
+
+A signal only sets a flag. All ranks learn of it in the collective operation that ends each step,
+and leave there together, with a checkpoint: a handler that saves or talks to other ranks would meet
+them in the middle of something else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from aqnet.errors import AqnetError, InterruptedRunError
+
+__all__ = [
+    "FAILURE",
+    "STOP_SIGNALS",
+    "StopRequest",
+    "children_shielded",
+    "ignore_stop_signals",
+    "together",
+]
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+FAILURE = "failure.txt"  # in the folder of the run: the traceback of the rank that failed first
+_POLL_S = 1.0
+_PATIENCE_S = 5.0  # a peer's connection may break before its traceback is in the file
+
+
+class StopRequest:
+    """Notes a stop signal while the `with` block runs; the handlers before it come back after."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+
+    def __enter__(self) -> StopRequest:
+        # Python allows handlers in the main thread alone; elsewhere its owner decides.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, self._note) for each in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def children_shielded() -> Iterator[None]:
+    """Processes that are started in the block never receive a stop signal.
+
+    Schedulers and terminals signal a whole group: workers of a DataLoader would die of it, and so
+    would the server that forks them, which brings them down. A mask is inherited, a handler is not.
+    What arrives meanwhile waits for the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_stop_signals(worker: int = 0) -> None:
+    """For workers of a DataLoader that a server forks which was started before."""
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+
+
+def _say(text: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(text if text.endswith("\n") else text + "\n")
+    sys.stderr.flush()
+
+
+def _leave(code: int) -> None:
+    # An ordinary exit would wait for collective operations that the other ranks never join.
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective operation failed: an error of torch that passed its distributed code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, RuntimeError) and any("distributed" in f.filename for f in frames)
+
+
+def _await_reason(failure: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not failure.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _report(rank: int, failure: Path, error: BaseException) -> None:
+    """Traceback of the rank that failed first; from the others, that they follow it."""
+    if _is_lost_peer(error):
+        _await_reason(failure)
+    if failure.exists():
+        _say(_follows(rank, failure))
+        return
+    text = f"rank {rank} failed:\n" + "".join(traceback.format_exception(error))
+    _say(text)
+    with suppress(FileExistsError), failure.open("x") as file:  # two may fail at once
+        file.write(text)
+
+
+def _follows(rank: int, failure: Path) -> str:
+    return f"rank {rank} stops, because another rank failed: see {failure}"
+
+
+def _watch(rank: int, failure: Path, done: threading.Event) -> None:
+    while not done.wait(_POLL_S):
+        if failure.exists():
+            _say(_follows(rank, failure))
+            _leave(1)
+
+
+@contextmanager
+def together(rank: int, processes: int, folder: Path) -> Iterator[None]:
+    """Bring all ranks down when one fails, the reason first.
+
+    The failing rank prints its traceback, writes it to `failure.txt` in `folder`, and exits. The
+    others, which may be waiting for it in a collective operation, look for that file from a thread
+    of their own. With one process errors are raised as usual, and so is the agreed stop.
+
+    Parameters
+    ----------
+    rank, processes : int
+    folder : path
+        On a file system that all ranks see.
+    """
+    if processes == 1:
+        yield
+        return
+    failure, done = folder / FAILURE, threading.Event()
+    threading.Thread(target=_watch, args=(rank, failure, done), daemon=True).start()
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except BaseException as error:
+        done.set()
+        _report(rank, failure, error)
+        _leave(error.exit_code if isinstance(error, AqnetError) else 1)
+    finally:
+        done.set()

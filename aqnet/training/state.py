@@ -1,0 +1,209 @@
+"""Where a training is, and the checkpoint files that hold it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from aqnet.errors import RunError, explain
+from aqnet.training.config import TrainingConfig
+from aqnet.training.validation import Judgement
+
+__all__ = ["BEST", "LAST", "CheckpointFolder", "TrainingCurve", "TrainingState",
+           "check_same_run"]  # fmt: skip
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+# Settings that may change between the parts of a run: they do not touch what is computed.
+_FREE = {"batch_size", "workers", "log_every", "checkpoint_minutes", "collective_timeout_minutes",
+         "accelerator", "max_bad_batches", "compile", "activation_checkpointing"}  # fmt: skip
+
+
+@dataclass
+class TrainingCurve:
+    """Losses at each judgement; the first is that of the model before gradient descent.
+
+    Attributes
+    ----------
+    epoch, step : list of int
+        Epochs and optimiser steps done.
+    train : list of float
+        Mean over the cells of the steps since the judgement before; NaN where there is none.
+    validation : list of float
+    losses, rmse : list of (L, 6) nested lists
+        Validation loss [1] and RMSE [ug/m3] of each lead time and pollutant.
+    best_epoch, best_step : int
+        Of the lowest validation loss; -1 before the first.
+    """
+
+    epoch: list[int] = field(default_factory=list)
+    step: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    losses: list[list] = field(default_factory=list)
+    rmse: list[list] = field(default_factory=list)
+    best_epoch: int = -1
+    best_step: int = -1
+
+    def add(self, epoch: int, step: int, train: float, judged: Judgement) -> bool:
+        """Append a judgement; whether it is the best so far."""
+        best = not self.validation or judged.loss < min(self.validation)
+        self.epoch.append(epoch)
+        self.step.append(step)
+        self.train.append(train)
+        self.validation.append(judged.loss)
+        self.losses.append(judged.losses.tolist())
+        self.rmse.append(judged.rmse.tolist())
+        if best:
+            self.best_epoch, self.best_step = epoch, step
+        return best
+
+    def to_dict(self) -> dict:
+        """For a JSON file; NaN becomes None."""
+        return _without_nan(asdict(self))
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+@dataclass
+class TrainingState:
+    """All that changes during a run beside weights, optimiser and sampler.
+
+    Attributes
+    ----------
+    step : int
+        Steps done, skipped ones too.
+    skipped : list of str
+        One line for each step that was skipped.
+    train_sum, train_cells : float
+        Of the steps since the last judgement.
+    best : list of (float, str)
+        Validation loss and file name of the best checkpoints, best first.
+    curve : TrainingCurve
+    """
+
+    step: int = 0
+    skipped: list[str] = field(default_factory=list)
+    train_sum: float = 0.0
+    train_cells: float = 0.0
+    best: list[tuple[float, str]] = field(default_factory=list)
+    curve: TrainingCurve = field(default_factory=TrainingCurve)
+
+    @property
+    def judged(self) -> bool:
+        """Whether the model of this step has been judged."""
+        return bool(self.curve.step) and self.curve.step[-1] == self.step
+
+    def take_train_loss(self) -> float:
+        """Mean training loss since the last call."""
+        cells, total = self.train_cells, self.train_sum
+        self.train_sum = self.train_cells = 0.0
+        return total / cells if cells else float("nan")
+
+    @classmethod
+    def from_dict(cls, values: dict) -> TrainingState:
+        """Inverse of `dataclasses.asdict`."""
+        return cls(**{**values, "curve": TrainingCurve(**values["curve"])})
+
+
+def check_same_run(saved: dict, config: TrainingConfig, saved_plan: dict, plan: dict) -> None:
+    """Refuse to continue with settings that would make it another run.
+
+    Raises
+    ------
+    RunError
+        Names each setting that differs.
+    """
+    here = config.model_dump(mode="json")
+    pairs = {n: (saved.get(n), here[n]) for n in here if n not in _FREE | {"effective_batch"}}
+    pairs |= {n: (saved_plan[n], plan[n]) for n in ("samples", "effective", "steps")}
+    differ = {name: both for name, both in pairs.items() if both[0] != both[1]}
+    if not differ:
+        return
+    sides = ["; ".join(f"{name}: {both[i]}" for name, both in differ.items()) for i in (0, 1)]
+    raise RunError(
+        explain(f"cannot resume with other settings: {', '.join(differ)}", expected=sides[0],
+                found=sides[1], remedy="resume with the settings of the run (batch_size and the "
+                "number of processes may change), or begin a new one from its best checkpoint")
+    )  # fmt: skip
+
+
+def _lost(path: Path) -> RunError:
+    return RunError(
+        explain(f"{path} is gone, one of the best checkpoints of the run to resume",
+                expected="the best checkpoints beside the last", found="no such file",
+                remedy="bring it back; or begin a new run from a checkpoint that is left")
+    )  # fmt: skip
+
+
+class CheckpointFolder:
+    """The best checkpoints, a link to the best of them, and the last.
+
+    Parameters
+    ----------
+    folder : path
+    keep : int
+        Best ones to keep.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def require_unused(self) -> None:
+        """Refuse to begin where another training keeps its checkpoints."""
+        if (self.folder / LAST).exists() or (self.folder / BEST).exists():
+            raise RunError(
+                explain(f"{self.folder} holds a training already", expected="a folder without one",
+                        found=LAST if (self.folder / LAST).exists() else BEST,
+                        remedy=f"resume from its {LAST}, or choose another folder")
+            )  # fmt: skip
+
+    def bring(self, best: list[tuple[float, str]], source: Path) -> None:
+        """Have the best checkpoints of a run that began in another folder here."""
+        for _, name in best:
+            if not (self.folder / name).exists():
+                if not (source / name).exists():
+                    raise _lost(source / name)
+                shutil.copyfile(source / name, self.folder / name)
+        if best:
+            self._link(best[0][1])
+
+    def add_best(
+        self, best: list[tuple[float, str]], loss: float, epoch: int, step: int,
+        write: Callable[[Path], None],
+    ) -> list[tuple[float, str]]:  # fmt: skip
+        """Keep a checkpoint if it is among the best; the new list, best first.
+
+        The new file is complete before an older one goes. Doing it again changes nothing.
+        """
+        name = f"best-val_loss_{loss:.4f}-epoch_{epoch:02d}-step_{step}.ckpt"
+        others = [each for each in best if each[1] != name]
+        ranked = sorted([*others, (loss, name)], key=lambda each: each[0])  # stable: first wins
+        kept, gone = ranked[: self.keep], ranked[self.keep :]
+        if (loss, name) in kept:
+            write(self.folder / name)
+            self._link(kept[0][1])
+        for _, old in gone:
+            (self.folder / old).unlink(missing_ok=True)
+        return kept
+
+    def _link(self, name: str) -> None:
+        """Make best.ckpt the same file, by a hard link or where there are none a copy."""
+        temporary = self.folder / f".{BEST}.new"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(self.folder / name, temporary)
+        except PermissionError:  # file systems without hard links
+            shutil.copyfile(self.folder / name, temporary)
+        temporary.replace(self.folder / BEST)
+        temporary.unlink(missing_ok=True)  # rename leaves it if both are the same file already

@@ -1,0 +1,200 @@
+"""Several processes train as one, and fail as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ranks import run_ranks
+from toy_training import config, problem
+
+from aqnet.errors import InterruptedRunError, RunError
+from aqnet.training.checkpoint import read_checkpoint
+from aqnet.training.loop import train
+from aqnet.training.processes import open_fabric
+from aqnet.training.shutdown import FAILURE
+
+# 20 steps of 8 samples; 41 and 11 samples are no multiples of anything
+SETTINGS = {"max_epochs": 4, "batch_size": 1, "effective_batch": 8, "warmup_steps": 2,
+            "max_bad_batches": 1}  # fmt: skip
+
+
+def fresh():
+    """Without random numbers, which depend on the rank."""
+    return problem(n=41, dropout=0.0)
+
+
+def losses_of(lines: list[str]) -> list[float]:
+    """From the log."""
+    steps = [dict(part.split("=") for part in line.split() if "=" in part) for line in lines]
+    return [float(step["loss"]) for step in steps if "loss" in step]
+
+
+def summary(curve) -> dict:
+    """What ranks and numbers of processes must agree on."""
+    return {name: curve.to_dict()[name] for name in ("validation", "losses", "rmse", "step")}
+
+
+def equal(rank: int, folder: Path) -> None:
+    """20 steps; each rank leaves its curve, the first the losses of the steps."""
+    lines, ready = [], fresh()
+    curve = train(ready, config(**SETTINGS), folder / "equal", echo=lines.append)
+    weights = [value.double().sum().item() for value in ready.model.state_dict().values()]
+    text = json.dumps([losses_of(lines), summary(curve), weights])
+    (folder / f"equal_{rank}.json").write_text(text)
+
+
+def resumed(rank: int, folder: Path) -> None:
+    """The same with dropout, stopped by a signal to the last rank, and resumed, twice."""
+    settings, where = config(**SETTINGS), folder / "resumed"
+    for calls in (13, 30, 10**9):
+        ready, left = problem(n=41), [calls]
+
+        def on_batch(numbers, left=left):
+            left[0] -= 1
+            if left[0] == 0 and rank == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        ready.train.on_batch = on_batch
+        last = where / "last.ckpt"
+        try:
+            train(ready, settings, where, last if last.exists() else None, lambda line: None)
+        except InterruptedRunError as error:
+            name = "SIGUSR1" if rank == 1 else "a signal to another rank"
+            assert name in str(error), error
+            continue
+        train(problem(n=41), settings, folder / "whole", echo=lambda line: None)
+
+
+def poisoned(rank: int, folder: Path) -> None:
+    """Not finite on one rank: a loss, then a gradient alone, which is once more than allowed."""
+    ready, steps = fresh(), [0]
+
+    def on_batch(numbers):
+        steps[0] += 1  # two batches a step on each of two ranks
+
+    def hook(module, inputs, output):
+        if rank == 1 and module.training and steps[0] == 6:  # second pass of step 3
+            return output * float("nan")
+        if rank == 0 and module.training and steps[0] == 12:
+            output.register_hook(lambda gradient: gradient * float("inf"))
+        return output
+
+    ready.model.network.register_forward_hook(hook)
+    ready.train.on_batch = on_batch
+
+    def echo(line):
+        with (folder / "poisoned.txt").open("a") as file:  # a rank that fails exits at once
+            file.write(line + "\n")
+
+    train(ready, config(**SETTINGS | {"batch_size": 2}), folder / "poisoned", echo=echo)
+
+
+def all_in_one(rank: int, folder: Path) -> None:
+    """One start of the processes for several tests; the last one brings them down."""
+    equal(rank, folder)
+    resumed(rank, folder)
+    poisoned(rank, folder)
+
+
+def failing(rank: int, folder: Path) -> None:
+    """One rank fails in the middle of an epoch."""
+    ready = fresh()
+
+    def on_batch(numbers):
+        if rank == 1 and 3 in numbers:
+            raise ValueError("sample 3 is broken")
+
+    ready.train.on_batch = on_batch
+    train(ready, config(**SETTINGS), folder / "failing", echo=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """Losses and judgements of one process."""
+    lines = []
+    curve = train(fresh(), config(**SETTINGS), tmp_path_factory.mktemp("one"), echo=lines.append)
+    return losses_of(lines), summary(curve)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Folder and ends of two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run_ranks(2, folder, all_in_one)
+
+
+def compare(one, folder: Path, world: int) -> None:
+    """Ranks agree with each other, and with one process."""
+    texts = [(folder / f"equal_{rank}.json").read_text() for rank in range(world)]
+    losses, judged, weights = json.loads(texts[0])
+    assert len(losses) == 20
+    np.testing.assert_allclose(losses, one[0], rtol=1e-5)
+    for name, values in judged.items():
+        np.testing.assert_allclose(values, one[1][name], rtol=1e-5, err_msg=name)
+    for other in texts[1:]:
+        _, curve, others = json.loads(other)
+        assert curve == judged and others == weights
+
+
+def test_two_processes_are_one(one, two):
+    compare(one, two[0], 2)
+
+
+def test_four_processes_are_one(one, tmp_path):
+    ranks = run_ranks(4, tmp_path, equal)
+    assert [rank.code for rank in ranks] == [0] * 4, ranks
+    compare(one, tmp_path, 4)
+
+
+def test_two_processes_resume_exactly(two):
+    parts = [read_checkpoint(two[0] / name / "last.ckpt", training=True)
+             for name in ("resumed", "whole")]  # fmt: skip
+    a, b = (part.training for part in parts)
+    assert a["state"] == b["state"] | {"curve": a["state"]["curve"]}
+    np.testing.assert_allclose(a["state"]["curve"]["validation"],
+                               b["state"]["curve"]["validation"], rtol=1e-6)  # fmt: skip
+    for name, value in parts[0].state.items():
+        torch.testing.assert_close(value, parts[1].state[name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all(two):
+    folder, ranks = two
+    skipped = [line for line in (folder / "poisoned.txt").read_text().splitlines()
+               if line.startswith("skipped")]  # fmt: skip
+    assert len(skipped) == 2
+    assert "rank 1: the loss of pass 1 is not finite, init times 20" in skipped[0]
+    assert "rank 0: the gradient is not finite, init times 20" in skipped[1]
+    assert "rank 0" not in skipped[0] and "rank 1" not in skipped[1]
+    # both ranks counted them: both ended with the report of the second, by max_bad_batches = 1
+    assert [rank.code for rank in ranks] == [RunError.exit_code] * 2
+    told = "".join(rank.stderr for rank in ranks)
+    assert "too many steps had to be skipped" in told
+    assert "rank 1: the loss of pass 1" in told and "rank 0: the gradient" in told
+
+
+def test_a_rank_that_fails_brings_all_down_its_traceback_first(tmp_path):
+    ranks = run_ranks(2, tmp_path, failing)
+    assert all(rank.code not in (0, None) and rank.code > 0 for rank in ranks)
+    assert "ValueError: sample 3 is broken" in ranks[1].stderr
+    assert "rank 1 failed" in ranks[1].stderr and "on_batch" in ranks[1].stderr
+    assert "rank 0 stops, because another rank failed" in ranks[0].stderr
+    assert "Traceback" not in ranks[0].stderr
+    assert ranks[1].told_at <= ranks[0].told_at
+    assert "ValueError: sample 3 is broken" in (tmp_path / "failing" / FAILURE).read_text()
+
+
+def test_other_strategies_are_refused_for_several_ranks(monkeypatch):
+    from aqnet.training import step
+
+    fabric = open_fabric(config())
+    assert fabric.world_size == 1
+    step.require_summing(fabric)
+    monkeypatch.setattr(type(fabric), "world_size", 2)
+    with pytest.raises(TypeError, match="SummingDDP"):
+        step.require_summing(fabric)

@@ -1,0 +1,111 @@
+"""Tiled attention against the dense form: outputs and all gradients, whatever the tiles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aqnet.model import tiled_attention as tiled
+from aqnet.model.check_attention import Sizes, check_cases
+from aqnet.model.physics_attention import PhysicsConfig
+from aqnet.model.sorted_attention import dense_attention, fused_attention
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(tiled, "TILE_ROWS", 7)
+
+
+def inputs(batch: int, heads: int, n: int, d: int, rank: int, seed: int = 0, dtype=torch.float64):
+    """q, k, v, features of queries and of keys, height, alpha; features of keys are shared."""
+    make = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=make, dtype=torch.float64).to(dtype).requires_grad_()
+
+    tokens = [normal(batch, heads, n, d) for _ in range(3)]
+    height = normal(batch, n).detach()
+    return *tokens, normal(batch, heads, n, rank), normal(1, 1, n, rank), height, normal(heads)
+
+
+def dense(q, k, v, f, g, height, alpha):
+    h = height if height.dim() == 2 else height[None]
+    climb = torch.relu(h[:, None, :] - h[:, :, None])[:, None]
+    return dense_attention(q, k, v, f @ g.transpose(-1, -2) - alpha[:, None, None] * climb)
+
+
+def compare(q, k, v, f, g, height, alpha, atol: float = 1e-11) -> None:
+    have = fused_attention(q, k, v, [(f, g)], height, alpha, kernel="tiled")
+    want = dense(q, k, v, f, g, height, alpha)
+    torch.testing.assert_close(have, want, atol=atol, rtol=0)
+    grad, leaves = torch.randn_like(want), (q, k, v, f, g, alpha)
+    pairs = (torch.autograd.grad(x, leaves, grad) for x in (have, want))
+    for x, y in zip(*pairs, strict=True):
+        torch.testing.assert_close(x, y, atol=atol, rtol=0)
+
+
+@settings(
+    max_examples=30, deadline=None, derandomize=True,
+)  # fmt: skip
+@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(0, 3), st.booleans())
+def test_it_is_the_dense_form(batch, heads, n, rank, per_sample):
+    before, tiled.TILE_ROWS = tiled.TILE_ROWS, 7
+    try:
+        *tensors, height, alpha = inputs(batch, heads, n, 8, rank, seed=n)
+        compare(*tensors, height if per_sample else height[0], alpha)
+    finally:
+        tiled.TILE_ROWS = before
+
+
+def test_equal_heights_and_without_heights(small_tiles):
+    q, k, v, f, g, height, alpha = inputs(1, 2, 23, 8, 3)
+    compare(q, k, v, f, g, height.sign(), alpha)
+    have = fused_attention(q, k, v, [(f, g)], kernel="tiled")
+    want = dense_attention(q, k, v, f @ g.transpose(-1, -2))
+    torch.testing.assert_close(have, want, atol=1e-12, rtol=0)
+    leaves, grad = (q, k, v, f, g), torch.randn_like(have)
+    pairs = (torch.autograd.grad(x, leaves, grad) for x in (have, want))
+    for x, y in zip(*pairs, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-11, rtol=0)
+
+
+def test_features_of_keys_without_a_gradient(small_tiles):
+    q, k, v, f, g, height, alpha = inputs(1, 2, 23, 8, 3)
+    full = fused_attention(q, k, v, [(f, g)], height, alpha, kernel="tiled")
+    part = fused_attention(q, k, v, [(f, g.detach())], height, alpha, kernel="tiled")
+    leaves, grad = (q, k, v, f, alpha), torch.randn_like(full)
+    pairs = (torch.autograd.grad(x, leaves, grad) for x in (full, part))
+    assert all(torch.equal(x, y) for x, y in zip(*pairs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sizes", [Sizes(2, 3, 301, 32), Sizes(3, 1, 1, 8)])
+def test_all_biases_within_the_tolerances(dtype, sizes):
+    rows = check_cases("cpu", "tiled", dtype, sizes)
+    assert len(rows) == 7
+    assert [row for row in rows if row[1] > row[2]] == []
+
+
+def test_logits_of_16_bit_inputs_are_not_rounded_to_16_bit():
+    # |q . k| of 300 in bfloat16 is known to 1: weights would be wrong by a factor of e
+    q, k, v, f, g, height, alpha = inputs(1, 1, 64, 96, 0)
+    q, k, v = (x.detach().bfloat16() for x in (6 * q, 6 * k, v))
+    have = fused_attention(q, k, v, [], height[0], alpha, kernel="tiled")
+    want = dense(*(x.double() for x in (q, k, v)), f, g, height[0], alpha)
+    assert (have - want).abs().max() < 0.02 * want.abs().max()
+
+
+def test_outputs_have_the_dtype_of_the_queries_and_no_second_derivative():
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        q, k, v, f, g, height, alpha = inputs(1, 2, 9, 8, 2, dtype=dtype)
+        out = fused_attention(q, k, v, [(f, g)], height, alpha, kernel="tiled")
+        grads = torch.autograd.grad(out.sum(), (q, k, v, alpha), create_graph=True)
+        assert out.dtype == dtype and {x.dtype for x in grads} == {dtype}
+        with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
+            torch.autograd.grad(grads[0].sum(), q)
+
+
+def test_it_is_the_default_of_a_configuration():
+    assert PhysicsConfig().kernel == "tiled"
