@@ -7,7 +7,9 @@ from pathlib import Path
 
 from aqnet.config import Config
 
-__all__ = ["GitState", "git_state"]
+__all__ = ["GIT_STATE", "GitState", "git_state"]
+
+GIT_STATE = "git_state.json"  # beside a copy of the code that was made to be run later
 
 
 class GitState(Config):
@@ -24,8 +26,13 @@ def _git(*arguments: str, folder: Path) -> str:
 
 
 def git_state(folder: str | Path) -> GitState:
-    """Commit and changed files (as `git status --porcelain` lists them) of a work tree."""
+    """Commit and changed files (as `git status --porcelain` lists them) of a work tree.
+
+    Of a staged copy of the code: what was recorded when it was made.
+    """
     folder = Path(folder)
+    if (folder / GIT_STATE).is_file():
+        return GitState.model_validate_json((folder / GIT_STATE).read_bytes())
     try:
         status = _git("status", "--porcelain", "--untracked-files=normal", folder=folder)
     except FileNotFoundError:

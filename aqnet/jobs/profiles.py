@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
@@ -28,6 +28,7 @@ __all__ = [
     "Setting",
     "list_profiles",
     "load_profile",
+    "parse_settings",
     "seconds_of",
 ]
 
@@ -87,7 +88,10 @@ class Asked:
 
     def __class_getitem__(cls, kind: object) -> object:
         """Pydantic's own generic alias of a tagged union would lose the type variable."""
-        setting, required = Annotated[Setting[kind], Tag("setting")], Annotated[Required, Tag("required")]
+        setting, required = (
+            Annotated[Setting[kind], Tag("setting")],
+            Annotated[Required, Tag("required")],
+        )
         return Annotated[setting | required, Discriminator(_form)]
 
 
@@ -165,7 +169,7 @@ class Profile(Config):
     def _consistent(self) -> Profile:
         masks, nodes = len(self.cpu_masks.value), len(self.gpu_numa.value)
         per_node = getattr(self.per_node, "value", None)
-        if masks and masks != per_node or nodes not in (0, masks):
+        if (masks and masks != per_node) or nodes not in (0, masks):
             raise ValueError(f"cpu_masks and gpu_numa need one entry per process: {per_node}")
         names = [partition.name for partition in self.partitions]
         chosen = (self.partition, self.small_partition, self.rehearsal_partition)
@@ -218,6 +222,31 @@ GIVEN = {
     "time": "duration", "per_node": int, "cpus_per_task": int, "memory_gb": float,
     "array_limit": int, "image": str, "python": str,
 }  # fmt: skip
+
+
+def parse_settings(items: Sequence[str], account: str | None = None) -> dict[str, str]:
+    """Split `name=value` texts, as given with `--set`; `account` is one more of them.
+
+    Raises
+    ------
+    ParameterError
+        A text without `=` or name, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for item in [*items, *([] if account is None else [f"account={account}"])]:
+        name, separator, value = item.partition("=")
+        if not separator or not name or name in found:
+            again = f", after {name}={found[name]}" if name in found else ""
+            raise ParameterError(
+                explain(
+                    "a setting must be given once, as name=value",
+                    expected="--set name=value",
+                    found=f"{item}{again}",
+                    remedy="give each setting once",
+                )
+            )
+        found[name] = value
+    return found
 
 
 def seconds_of(duration: str) -> int:

@@ -161,8 +161,8 @@ def scaled(
     Returns
     -------
     dict
-        `accelerator`; for fields on a preset number of GPUs `batch_size` and `effective_batch`; in a
-        rehearsal the same passes on fewer processes, and few steps.
+        `accelerator`; for fields on a preset number of GPUs `batch_size` and `effective_batch`;
+        in a rehearsal the same passes on fewer processes, and few steps.
     """
     found: dict[str, Value] = {}
     if "accelerator" in values and values["accelerator"] is None:

@@ -26,6 +26,9 @@ from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder
 
 __all__ = ["Script", "command_line"]
 
+# Parameters of one start of a run: it is the same run when it goes on from its checkpoint.
+_OF_A_START = (RUN_DIR, "resume")
+
 # torchrun sets the first pair; srun the second.
 _RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 
@@ -195,10 +198,10 @@ class Script:
         """One run folder holds one experiment, however often its script is started."""
         if not run.writer:
             return
-        values = {name: value for name, value in self.values.items() if name != RUN_DIR}
-        before = {"notebook": run.record.notebook_sha256, **run.parameters}
-        now = {"notebook": self.sha256, **values}
-        differ = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+        before = {**run.parameters, "notebook": run.record.notebook_sha256}
+        now = {**self.values, "notebook": self.sha256}
+        names = (before.keys() | now.keys()) - set(_OF_A_START)
+        differ = sorted(n for n in names if before.get(n) != now.get(n))
         if differ:
             raise ParameterError(
                 explain(
