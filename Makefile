@@ -22,7 +22,7 @@ LAB_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data demo test test-slow lab lint docs clean
+.PHONY: help env data demo test test-slow test-oldest-torch lab lint docs clean
 
 # $(call step,name,command): run the command between two lines that name it, and time it.
 define step
@@ -106,6 +106,15 @@ test: data ## notebooks in sync, clean and executed (all of them), and all tests
 test-slow: data ## the heavier tests
 	$(call step,slow tests,$(TEST) -n $(WORKERS) -m slow)
 
+OLDEST_TORCH := torch==2.4.0
+OLDEST_TESTS := tests/test_*attention.py tests/test_aggregation.py tests/test_layers.py tests/test_network.py \
+  tests/test_published.py tests/test_loss.py tests/test_optimisation.py tests/test_schedule.py tests/test_loop.py \
+  tests/test_resume.py tests/test_ddp.py tests/test_checkpoint.py tests/test_grid_forecaster.py tests/test_train_forecasters.py
+
+test-oldest-torch: ## model and training with the oldest torch, in .venv-oldest (6 GB, 15 minutes)
+	$(MAKE) env VENV=.venv-oldest TORCH='$(OLDEST_TORCH)'
+	$(call step,oldest torch,OMP_NUM_THREADS=1 MPLBACKEND=Agg .venv-oldest/bin/python -m pytest -q -n $(WORKERS) -m "not slow" $(OLDEST_TESTS))
+
 lint: env ## ruff
 	$(BIN)/ruff check .
 
@@ -119,5 +128,5 @@ docs: env ## the notebooks as a web site in site/ (no network needed)
 	$(call step,documentation,NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html")
 
 clean: ## remove the environment, caches and the site; data/ and runs/ stay
-	rm -rf $(VENV) site .cache dist build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-oldest site .cache dist build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find aqnet tests nbs -name __pycache__ -o -name .ipynb_checkpoints -o -name .last_checked | xargs rm -rf

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from aqnet.errors import StorageFullError
 from aqnet.model.attention import ModelError
+from aqnet.model.config import ModelConfig
+from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.model.statistical import STATISTICAL
 from aqnet.training import checkpoint_archive
 from aqnet.training.checkpoint import (
@@ -481,6 +483,18 @@ def test_another_setting_without_weights_is_refused_when_asked():
     check_fits(made_up(), identity(), made_up().config)
     with pytest.raises(ModelError, match=r"other: dropout\n.*dropout: 0\.0\n.*dropout: 0\.5"):
         check_fits(made_up(), identity(), here)
+
+
+def test_another_kernel_is_no_other_model():
+    """Trained on a GPU, continued on a CPU."""
+
+    def with_physics(**changes) -> ModelConfig:
+        return ModelConfig(width=16, heads=2, physics=PhysicsConfig(**changes))
+
+    there = made_up(config=with_physics(kernel="efficient", block=64))
+    check_fits(there, identity(), with_physics(method="dense"))
+    with pytest.raises(ModelError, match=r"other: physics\n"):
+        check_fits(there, identity(), with_physics(ridge=True))
 
 
 def test_weights_without_a_record_are_refused():

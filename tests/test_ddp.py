@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from toy_training import config, problem
 from aqnet.errors import InterruptedRunError, RunError
 from aqnet.training.checkpoint import read_checkpoint
 from aqnet.training.loop import train
-from aqnet.training.processes import open_fabric
+from aqnet.training.processes import as_one, open_fabric
 from aqnet.training.shutdown import FAILURE
 
 # 20 steps of 8 samples; 41 and 11 samples are no multiples of anything
@@ -65,8 +66,7 @@ def resumed(rank: int, folder: Path) -> None:
         try:
             train(ready, settings, where, last if last.exists() else None, lambda line: None)
         except InterruptedRunError as error:
-            name = "SIGUSR1" if rank == 1 else "a signal to another rank"
-            assert name in str(error), error
+            assert "stopped by SIGUSR1" in str(error), error  # which came to rank 1 alone
             continue
         train(problem(n=41), settings, folder / "whole", echo=lambda line: None)
 
@@ -112,6 +112,29 @@ def failing(rank: int, folder: Path) -> None:
 
     ready.train.on_batch = on_batch
     train(ready, config(**SETTINGS), folder / "failing", echo=lambda line: None)
+
+
+def failing_to_open(rank: int, folder: Path) -> None:
+    """One rank fails before the training; the first notes errors, as that of a script does."""
+    fabric = open_fabric(config(**SETTINGS))
+
+    def note(kind, error, trace):
+        (folder / f"noted_{rank}").write_text(f"{kind.__name__}: {error}")
+
+    sys.excepthook = note
+    with as_one(fabric, folder / "opening"):
+        if rank == 1:
+            raise ValueError("no store here")
+    train(fresh(), config(**SETTINGS), folder / "opening", echo=lambda line: None, fabric=fabric)
+
+
+def alone(rank: int, folder: Path) -> None:
+    """A single process under torchrun."""
+    settings = config(**SETTINGS)
+    fabric = open_fabric(settings)
+    curve = train(fresh(), settings, folder / "alone", echo=lambda line: None, fabric=fabric)
+    kept = len(fabric.strategy.local_finite)
+    (folder / "alone.json").write_text(json.dumps([kept, summary(curve)]))
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +210,33 @@ def test_a_rank_that_fails_brings_all_down_its_traceback_first(tmp_path):
     assert "Traceback" not in ranks[0].stderr
     assert ranks[1].told_at <= ranks[0].told_at
     assert "ValueError: sample 3 is broken" in (tmp_path / "failing" / FAILURE).read_text()
+
+
+def test_a_rank_that_fails_before_the_training_brings_all_down(tmp_path):
+    ranks = run_ranks(2, tmp_path, failing_to_open, timeout=60)
+    assert [rank.code for rank in ranks] == [1, 1], ranks
+    assert (tmp_path / "noted_1").read_text() == "ValueError: no store here"
+    # the first rank alone writes the run folder: it must hear of it before a launcher ends it
+    assert (tmp_path / "noted_0").read_text().startswith("RunError: rank 0 stops, because another")
+    assert "ValueError: no store here" in (tmp_path / "opening" / FAILURE).read_text()
+
+
+def test_a_single_process_of_torchrun_is_one_and_keeps_nothing_of_old_steps(one, tmp_path):
+    assert [rank.code for rank in run_ranks(1, tmp_path, alone)] == [0]
+    kept, curve = json.loads((tmp_path / "alone.json").read_text())
+    assert kept <= 8  # those of the last step, one in each pass
+    for name, values in curve.items():
+        np.testing.assert_allclose(values, one[1][name], rtol=1e-5, err_msg=name)
+
+
+def test_a_job_script_that_srun_did_not_start_is_one_process(monkeypatch, recwarn):
+    values = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "a", "SLURM_NTASKS": "4", "SLURM_NNODES": "2",
+              "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
+    assert open_fabric(config()).world_size == 1
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_other_strategies_are_refused_for_several_ranks(monkeypatch):

@@ -126,6 +126,13 @@ def test_byte_dropout_keeps_the_mean_and_the_share():
     assert torch.equal(ByteDropout(0.0).train()(x), x)
 
 
+@pytest.mark.parametrize(("share", "rounded"), [(0.001, 1), (0.999, 255)])
+def test_byte_dropout_leaves_out_something_but_not_everything(share, rounded):
+    out = ByteDropout(share).train()(torch.ones(1000, 1000))
+    assert (out == 0).float().mean() == pytest.approx(rounded / 256, abs=1e-3)
+    assert out.max() == pytest.approx(256 / (256 - rounded))
+
+
 def test_byte_dropout_follows_the_seed():
     layer, x = ByteDropout(0.5).train(), torch.ones(37)
     drawn = []

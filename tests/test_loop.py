@@ -17,14 +17,15 @@ from toy_training import ToySamples, config, problem
 from aqnet.errors import RunError, StorageFullError
 from aqnet.training import loop
 from aqnet.training.checkpoint import read_checkpoint
+from aqnet.training.folder import CheckpointFolder
 from aqnet.training.loaders import chosen_samples, training_loader
+from aqnet.training.logs import RunLog
 from aqnet.training.loop import train
 from aqnet.training.loss import CellLoss, Objective
 from aqnet.training.optimisation import clip_sums, gradients, make_optimiser, norm_of, set_rate
 from aqnet.training.processes import open_fabric
 from aqnet.training.schedule import describe_plan
 from aqnet.training.seeds import derive
-from aqnet.training.state import CheckpointFolder
 from aqnet.training.validation import judge
 
 
@@ -291,6 +292,7 @@ def test_adding_the_same_best_again_changes_nothing(tmp_path):
     for loss, step in ((0.5, 1), (0.3, 2), (0.4, 3), (0.3, 4)):
         for _ in range(2):  # the second time as after a crash before last.ckpt was written
             best = files.add_best(best, loss, 0, step, lambda path: path.write_text(path.name))
+    files.finish(best)
     assert [step for _, step in best] == ["best-val_loss_0.3000-epoch_00-step_2.ckpt",
                                           "best-val_loss_0.3000-epoch_00-step_4.ckpt"]  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == {"best.ckpt", *(name for _, name in best)}
@@ -338,6 +340,14 @@ def test_a_resumed_run_continues_its_metrics(trained, tmp_path):
             rows = list(csv.DictReader(file))
         tables.append([{k: v for k, v in row.items() if k != "samples_s"} for row in rows])
     assert tables[0] == tables[1]
+
+
+def test_metrics_that_a_full_disk_cut_do_not_stop_a_resume(tmp_path):
+    table = tmp_path / "metrics.csv"
+    table.write_text("loss,step\n0.5,1\n0.4,2\n0.3,3\n0.2")  # the column of the step is missing
+    log = RunLog(tmp_path, 2, print, True)
+    log.close()
+    assert table.read_text().split() == ["loss,step", "0.5,1", "0.4,2"]
 
 
 def test_lightning_and_torch_are_quiet(tmp_path, capfd, recwarn):

@@ -87,6 +87,15 @@ def test_a_scan_that_does_not_fit_is_refused(fields, words):
         ScanConfig(**fields)
 
 
+@pytest.mark.parametrize("how", [{"kernel": "efficient"}, {"method": "dense"}, {"block": 7}])
+def test_how_attention_is_computed_is_no_setting_of_the_function(how):
+    here, there = (ModelConfig(physics=PhysicsConfig(**which)) for which in ({}, how))
+    assert here != there and here.settings() == there.settings()
+    other = ModelConfig(physics=PhysicsConfig(ridge=True))
+    assert here.settings() != other.settings()
+    assert ModelConfig().settings() == ModelConfig().model_dump(mode="json")
+
+
 @pytest.mark.parametrize(
     ("blocks", "expected"),
     [("all", (0, 1, 2)), ("first_block_only", (0,)), ((1, 2), (1, 2))],

@@ -244,6 +244,7 @@ def test_the_setting_of_active_tokens_is_that_of_their_patches():
         if name != "up":
             assert torch.equal(here, there[at])
     assert torch.equal(active.position, every.position[at])
+    assert active.places.patch_span == every.places.patch_span == (6, 8)
 
 
 def active_of(config: ModelConfig) -> np.ndarray:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch.nn.functional import scaled_dot_product_attention
 
 from aqnet.model import physics_attention as physics
@@ -445,12 +447,18 @@ def test_errors_name_the_choices():
         ({"plume": "lead"}, "plume = 'learned'"),
         ({"position": "bucketed"}, "position = 'rotary'"),
         ({"kernel": "flash"}, "'efficient'"),
-        ({"kernel": "fast"}, "'cpu'"),
     ):
         with pytest.raises(ModelError, match=expected):
             PhysicsAttention(2, PhysicsConfig(**switches))(q, k, v, bare)
     with pytest.raises(ModelError, match="method 'blockwise'"):
         PhysicsAttention(2, PhysicsConfig(position="bucketed", method="fused"))
+    with pytest.raises(ValidationError, match="'by_device', 'tiled', 'cpu', 'efficient' or 'fl"):
+        PhysicsConfig(kernel="fast")
+
+
+def test_a_configuration_names_the_kernels_there_are():
+    names = get_args(PhysicsConfig.model_fields["kernel"].annotation)
+    assert names == ("by_device", *sorted_attention.KERNELS)
 
 
 def test_a_footprint_is_the_softmax_of_the_bias():

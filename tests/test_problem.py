@@ -22,7 +22,7 @@ from aqnet.data.statistics_file import write_statistics
 from aqnet.data.year_records import record_stores
 from aqnet.data.year_writer import YearWriter
 from aqnet.data.years import YearSpec, year_times
-from aqnet.errors import ChecksumError, LeadTimeError, SampleError
+from aqnet.errors import ChecksumError, DataError, LeadTimeError, SampleError
 from aqnet.grid import GRIDS
 from aqnet.io import repository_root
 from aqnet.model.array_cache import CacheError
@@ -35,9 +35,10 @@ from aqnet.model.scan_cache import save_scan, scan_path
 from aqnet.model.scan_orders import build_orders, scan_spec
 from aqnet.model.statistical import STATISTICAL, situation_at
 from aqnet.training import problem as problem_module
+from aqnet.training.config import TrainingConfig
 from aqnet.training.problem import grid_problem, open_problem, station_problem
 from aqnet.training.setup import batches, choose_start, prepare
-from aqnet.variables import DYNAMIC, STATIC
+from aqnet.variables import DYNAMIC, STATIC, TARGETS
 
 torch.set_num_threads(1)
 
@@ -115,6 +116,15 @@ def test_the_regression_lowers_the_training_loss():
         squares, cells = sums(ready.model.eval(), "train")
         losses.append((squares / cells / ready.residual_variance).mean())
     assert losses[0] < losses[1] - 0.01
+
+
+def test_a_pollutant_without_truth_is_named():
+    fields, stations = tiny()
+    scored = fields.scored.copy()
+    scored[:, TARGETS.index("so2")] = False
+    spoiled = replace(fields, scored=scored)
+    with pytest.raises(DataError, match=rf"none of so2 at {LEADS[0]} h, so2 at {LEADS[1]} h"):
+        prepare(spoiled, stations, grid(), config(), TrainingConfig())
 
 
 def test_the_weights_come_from_the_seed():

@@ -18,7 +18,9 @@ from toy_training import IDENTITY, config, problem
 from aqnet.errors import InterruptedRunError, RunError
 from aqnet.model.attention import ModelError
 from aqnet.training.checkpoint import read_checkpoint
+from aqnet.training.learner import Learner
 from aqnet.training.loop import train
+from aqnet.training.processes import open_fabric
 
 EVERY_STEP = {"checkpoint_minutes": 1e-9}
 
@@ -228,7 +230,9 @@ import sys, time
 from pathlib import Path
 from toy_training import config, problem
 from aqnet.errors import AqnetError
+from aqnet.training.learner import Learner
 from aqnet.training.loop import train
+from aqnet.training.processes import open_fabric
 
 def slowly(numbers):
     time.sleep(0.05)
@@ -279,3 +283,13 @@ def test_a_killed_process_loses_one_step_and_a_signalled_one_none(tmp_path, work
     train(problem(), config(), tmp_path / "whole", echo=quiet)
     assert content(folder)[0] == content(tmp_path / "whole")[0]
     assert content(folder)[2:] == content(tmp_path / "whole")[2:]
+
+
+def test_the_state_of_an_optimiser_with_another_order_of_parameters_is_refused(whole, monkeypatch):
+    # The optimiser knows parameters by place alone: equal shapes would swap their moments.
+    settings, *_, folder = whole
+    saved = read_checkpoint(folder / "last.ckpt", training=True)
+    names = saved.training["parameters"]
+    monkeypatch.setattr(Learner, "_parameters", lambda self: [*names[1::-1], *names[2:]])
+    with pytest.raises(RunError, match=f"number 0 on(?s:.*){names[0]}(?s:.*){names[1]}"):
+        Learner(problem(), settings, open_fabric(settings)).restore(saved)

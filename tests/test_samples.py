@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import HOURS, LEADS, START, arrays, load, splits, tiny
+from threadpoolctl import threadpool_limits
 
 from aqnet.data.normalisation import target_channels
 from aqnet.data.samples import (
@@ -17,9 +18,10 @@ from aqnet.data.samples import (
     ForecastSamples,
     batch_arrays,
     calendar_features,
+    load_fields,
     observed_at,
 )
-from aqnet.data.splits import HISTORY_H
+from aqnet.data.splits import HISTORY_H, splits_of
 from aqnet.errors import DataError, LeadTimeError
 
 H = np.timedelta64(1, "h")
@@ -193,3 +195,12 @@ def test_the_calendar_of_a_batch_is_that_of_the_valid_time():
     for k, lead in enumerate(LEADS):
         wanted = calendar_features(samples.times[3:4] + lead * H, lon)[0]
         np.testing.assert_array_equal(batch["calendar"][0, k].numpy(), wanted)
+
+
+def test_what_is_fitted_does_not_depend_on_the_number_of_threads(store, manifest):
+    # Trained with two threads and judged with one, the real data had two normalisers.
+    found = set()
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads, user_api="blas"):
+            found.add(load_fields(store, splits_of(manifest)).normaliser.digest)
+    assert len(found) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,14 +13,16 @@ from torch.nn.functional import relu, scaled_dot_product_attention
 from aqnet.model import sorted_attention
 from aqnet.model.attention import ModelError
 from aqnet.model.sorted_attention import (
+    KERNEL_OF,
     KERNELS,
     blockwise_attention,
     dense_attention,
-    fused_attention,
     require_kernel,
 )
 
 torch.set_num_threads(1)
+# What sorts and merges; the default of a CPU has its own tests.
+fused_attention = partial(sorted_attention.fused_attention, kernel="cpu")
 EPS = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 1e-2}
 
 
@@ -157,6 +161,8 @@ def test_blocks_do_not_keep_the_matrix():
         ("flash", "mps", torch.float16, 0.0),
         ("cpu", "cpu", torch.float32, 0.1),
         ("quick", "cpu", torch.float32, 0.0),
+        ("by_device", "mps", torch.float32, 0.0),
+        ("by_device", "cuda", torch.float64, 0.0),
     ],
 )
 def test_what_no_kernel_serves_is_an_error_that_names_the_choices(name, device, dtype, dropout):
@@ -165,6 +171,21 @@ def test_what_no_kernel_serves_is_an_error_that_names_the_choices(name, device, 
     text = str(caught.value)
     assert all(repr(k) in text for k in KERNELS) and "'blockwise' or 'dense'" in text
     assert device in text and str(dtype) in text
+    assert "'by_device' (cpu: tiled, cuda: efficient)" in text
+
+
+@pytest.mark.parametrize("device", KERNEL_OF)
+def test_the_kernel_of_a_device_serves_it(device):
+    kernel = require_kernel("by_device", device, torch.float32)
+    assert kernel is KERNELS[KERNEL_OF[device]] and kernel.device == device
+
+
+def test_without_a_name_it_is_the_kernel_of_the_device():
+    torch.manual_seed(0)
+    q, k, v = random(3, 1, 2, 9, 8)
+    given = (q, k, v, [], random(9), torch.rand(2).double())
+    have = sorted_attention.fused_attention(*given)
+    assert torch.equal(have, sorted_attention.fused_attention(*given, kernel="tiled"))
 
 
 def require_shapes(name: str) -> None:

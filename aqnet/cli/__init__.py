@@ -11,6 +11,7 @@ from aqnet.cli.compile import compile_command
 from aqnet.cli.console import Group
 from aqnet.cli.data import data
 from aqnet.cli.runs import params, run
+from aqnet.cli.submit import submit
 from aqnet.cli.terrain import terrain
 from aqnet.cli.wind_scan import wind_scan
 
@@ -24,5 +25,15 @@ def main(debug: bool) -> None:
     """Air-quality forecasting: data, runs of notebooks, reports."""
 
 
-for command in (run, params, compile_command, data, wind_scan, terrain, checkpoint, bench):
+for command in (
+    run,
+    params,
+    compile_command,
+    submit,
+    data,
+    wind_scan,
+    terrain,
+    checkpoint,
+    bench,
+):
     main.add_command(command)

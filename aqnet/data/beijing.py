@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 import zarr
+from threadpoolctl import threadpool_limits
 
 from aqnet.data.analysis import (
     MAX_CARRY_H,
@@ -206,6 +207,8 @@ def _attributes(manifest: Manifest, stations: xr.Dataset, digests: dict[str, str
     }
 
 
+# One thread: sums over several have other last bits, and the store would have another digest.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def build_store(
     manifest: Manifest,
     out: Path,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch.utils.data import Dataset
 
 from .analysis import carry_forward
@@ -84,6 +85,8 @@ def usable_hours(history: History, valid: np.ndarray) -> np.ndarray:
 MAX_ERROR_RATIO = 0.5  # of the background's variance: worse cells say more about climatology
 
 
+# Sums over several threads have other last bits: digests must not depend on the processor.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def load_fields(store: AnalysisStore, splits: dict[str, Split]) -> GriddedFields:
     """Read a store into memory; fit climatology and normaliser on the training split."""
     times, inputs, static = store.times, store.read("inputs"), store.read("static")
@@ -126,6 +129,7 @@ class StationRecords:
     withheld: np.ndarray
 
 # %% ../../nbs/11_samples.ipynb #c28cc91b
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def load_stations(store: AnalysisStore, splits: dict[str, Split]) -> StationRecords:
     """Read the stations of a store and fit their climatology on the training split."""
     times, split = store.times, splits["train"]

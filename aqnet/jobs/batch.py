@@ -65,6 +65,20 @@ def _quoted(text: str) -> str:
     return _JOB_ID.join(shlex.quote(part) if part else "" for part in text.split("{job}")) or "''"
 
 
+def _directive(option: str) -> str:
+    """A line for SLURM, whose quotes are those of a shell, but for the backslash in them."""
+    if "\\" in option or not option.isprintable():
+        raise ParameterError(
+            explain(
+                "SLURM cannot read an option",
+                expected="one line without a backslash",
+                found=repr(option),
+                remedy="choose another name or folder",
+            )
+        )
+    return f"#SBATCH {shlex.quote(option)}"
+
+
 def _options(settings: dict) -> list[tuple[str, str]]:
     """Reason, and option as it is given; `true` makes a flag, `false` leaves it out."""
     found = []
@@ -227,8 +241,8 @@ def _run(job: Job) -> list[str]:
         return ["code=0", f'each "${{python[@]}}" {command} || code=$?']
     return [
         "resume=()",
-        'last="$run/checkpoints/last.ckpt"',
-        'if [ -e "$last" ]; then resume=(--resume "$last"); echo "goes on from $last"; fi',
+        "# a run that was stopped goes on, whatever it began from",
+        'if [ -e "$run/checkpoints/last.ckpt" ]; then resume=(--resume auto); fi',
         "code=0",
         f'each "${{python[@]}}" {command} "${{resume[@]}}" || code=$?',
     ]
@@ -249,13 +263,19 @@ def _end(job: Job) -> list[str]:
         "resubmit": f'sbatch "$run/{JOB_FILE}"',
     }
     way = ways.get(profile.continue_by.value)
+    noted = '"${python[@]}" -m aqnet.jobs.attempt "$run" "$code" "$log"'
     if way and job.resumable and not job.size.rehearsal:
         lines += [
-            "# the time was up, and all ranks left with a checkpoint; not if somebody stopped it",
-            'if [ "$code" -ne 0 ] && grep -q "stopped by SIGUSR1" "$run/run.json"; then',
+            "# the time was up, and all ranks left with a checkpoint; not if somebody stopped it;",
+            "# the log is of this start alone, so that one that fails at once is not repeated",
+            'if [ "$code" -ne 0 ] && grep -q "stopped by SIGUSR1" "$log"; then',
             f"    {way}",
+            'elif [ "$code" -ne 0 ]; then',
+            f"    {noted}",
             "fi",
         ]
+    else:
+        lines += [f'if [ "$code" -ne 0 ]; then {noted}; fi']
     if job.follow_up is not None:
         follow = f"sbatch {shlex.quote(str(job.follow_up))}"
         lines += [f'if [ "$code" -eq 0 ]; then {follow}; fi']
@@ -272,12 +292,12 @@ def render(job: Job) -> str:
     Raises
     ------
     ParameterError
-        A path that the container's options cannot carry.
+        A path or name that SLURM's or the container's options cannot carry.
     """
     title = f"Rendered by `aqnet submit` for the profile {job.profile.name}: {job.profile.title}"
     head = ["#!/bin/bash", *_why(title)]
     for reason, option in _directives(job):
-        head += [*_why(reason), f"#SBATCH {shlex.quote(option)}"]
+        head += [*_why(reason), _directive(option)]
     return _blocks(
         (head, _begin(job), _environment(job), _launch(job), _rehearse(job), _run(job), _end(job))
     )

@@ -76,7 +76,7 @@ def check_binding(
         f"{socket.gethostname()}, local rank {local_rank}: {len(cpus)} CPUs on NUMA node "
         f"{','.join(map(str, sorted(found)))}; GPU {address} on NUMA node {gpu}"
     )
-    if gpu == wanted and found == {gpu} and gpu >= 0:
+    if gpu == wanted and found == {gpu}:
         return line
     raise RunError(explain(
         "a process is not bound to cores beside its GPU", expected=f"both on NUMA node {wanted}",

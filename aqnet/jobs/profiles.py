@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, ValidationError, model_validator
 
 from aqnet.config import Config, load_yaml
 from aqnet.errors import ParameterError, explain
@@ -39,6 +39,7 @@ Option = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 Duration = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+_BY_HAND = "given by hand"
 
 
 class Setting(Config, Generic[T]):
@@ -173,7 +174,8 @@ class Profile(Config):
             raise ValueError(f"cpu_masks and gpu_numa need one entry per process: {per_node}")
         names = [partition.name for partition in self.partitions]
         chosen = (self.partition, self.small_partition, self.rehearsal_partition)
-        unknown = {getattr(s, "value", None) for s in chosen} - {None, *names}
+        own = {s.value for s in chosen if isinstance(s, Setting) and s.reason != _BY_HAND}
+        unknown = own - {None, *names}
         if names and unknown:
             raise ValueError(f"no limits are given of the partitions {sorted(unknown)}")
         return self
@@ -194,7 +196,7 @@ class Profile(Config):
         for name, text in values.items():
             if name not in GIVEN:
                 raise _unknown_setting(name)
-            setting = {"value": _convert(name, text), "kind": "choice", "reason": "given by hand"}
+            setting = {"value": _convert(name, text), "kind": "choice", "reason": _BY_HAND}
             change[name] = setting
         plain = self.model_dump() | {n: s for n, s in change.items() if n != "image"}
         if "image" in change:
@@ -204,7 +206,15 @@ class Profile(Config):
                     found=f"image={values['image']}", remedy="add a container to the profile",
                 ))  # fmt: skip
             plain["container"] = plain["container"] | {"image": change["image"]}
-        return Profile.model_validate(plain)
+        try:
+            return Profile.model_validate(plain)
+        except ValidationError as error:
+            text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise ParameterError(explain(
+                f"the profile {self.name} does not take these settings", expected=text,
+                found=", ".join(f"{n}={v}" for n, v in values.items()),
+                remedy="change them in a profile of your own",
+            )) from error  # fmt: skip
 
     def missing(self) -> dict[str, str]:
         """Settings that the user still has to give, with the reason."""

@@ -29,14 +29,12 @@ __all__ = ["Script", "command_line"]
 # Parameters of one start of a run: it is the same run when it goes on from its checkpoint.
 _OF_A_START = (RUN_DIR, "resume")
 
-# torchrun sets the first pair; srun the second.
-_RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
-
 
 def _rank_and_world() -> tuple[int, int]:
-    for rank, world in _RANKS:
-        if rank in os.environ and world in os.environ:
-            return int(os.environ[rank]), int(os.environ[world])
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:  # torchrun
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if "SLURM_STEP_ID" in os.environ:  # srun; a job script alone has the other variables, too
+        return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
     return 0, 1
 
 
@@ -220,6 +218,10 @@ class Script:
         stopped = issubclass(kind, (KeyboardInterrupt, InterruptedRunError))
         failure = Failure(type=kind.__name__, message=str(error))
         self.run.set_status("interrupted" if stopped else "failed", failure)
+        if issubclass(kind, InterruptedRunError) and self.rank != 0:
+            # All ranks stop together. A bad exit of this one would have srun kill the first, which
+            # may still be writing its checkpoint.
+            raise SystemExit(0)
 
     def end(self) -> None:
         """Mark the run as complete."""

@@ -29,7 +29,7 @@ __all__ = ["ATTENTION_CORES", "ModelError", "PhysicalContext", "PlainAttention",
 class ModelError(AqnetError):
     """A model configuration or a checkpoint does not fit."""
 
-
+# %% ../../nbs/30_attention.ipynb #fcec3069
 @dataclass(frozen=True)
 class PhysicalContext:
     """Setting of N tokens for attention; what is (N, ...) may also be (B, N, ...).
@@ -158,7 +158,7 @@ def _require_tokens(name: str, values: torch.Tensor | None, n: int) -> None:
                                  expected=f"{n} rows", found=tuple(values.shape),
                                  remedy="give every property for the same tokens"))
 
-
+# %% ../../nbs/30_attention.ipynb #c07e000a
 def _context(domain: TokenDomain, wind: torch.Tensor,
              lead_time_h: torch.Tensor | None) -> PhysicalContext:
     n, b = len(domain.elevation), wind.shape[0]
@@ -198,7 +198,7 @@ def attention_core(name: str, heads: int) -> nn.Module:
     if name not in ATTENTION_CORES:
         raise ModelError(explain(
             f"unknown attention {name!r}", expected=f"one of {sorted(ATTENTION_CORES)}",
-            found=name, remedy="correct `attention` in the model configuration"))
+            found=name, remedy="choose one of these, or give what makes a core"))
     return ATTENTION_CORES[name](heads)
 
 # %% ../../nbs/30_attention.ipynb #5eaedb1f

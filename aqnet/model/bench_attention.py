@@ -160,7 +160,7 @@ def attention_costs(
     sizes: Sizes,
     cases: tuple[str, ...] = tuple(CASES),
     device: str = "cpu",
-    kernel: str = "cpu",
+    kernel: str = "by_device",
     dtype: torch.dtype = torch.float32,
     repeats: int = 3,
     memory: bool = True,

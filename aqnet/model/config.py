@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from aqnet.config import Config
-from aqnet.model.physics_attention import PhysicsConfig
+from aqnet.model.physics_attention import COMPUTED_BY, PhysicsConfig
 from aqnet.variables import INPUTS, TARGETS
 
 __all__ = ["MAX_LEAD_TIME_H", "ModelConfig", "ScanConfig"]
@@ -106,6 +106,17 @@ class ModelConfig(Config):
             return ()
         named = {"all": tuple(range(self.depth)), "first_block_only": (0,)}
         return named.get(self.physics_blocks, self.physics_blocks)
+
+    def settings(self) -> dict[str, object]:
+        """Settings that decide what the network computes, as plain values.
+
+        Without those of how and on what device its attention is computed: two configurations with
+        the same settings compute the same, to rounding.
+        """
+        plain = self.model_dump(mode="json")
+        if self.physics is not None:
+            plain["physics"] = {n: v for n, v in plain["physics"].items() if n not in COMPUTED_BY}
+        return plain
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -131,13 +131,15 @@ def token_domain(config: ModelConfig, domain: Domain) -> TokenDomain:
     active, at = domain.tokens(config), domain.grid.patches(config.patch)
     rows, columns = np.nonzero(active)
     elevation = domain.elevation.reshape(-1)[cells_of(active, config.patch)].mean(1)
-    return TokenDomain(
+    places = TokenDomain(
         at.lat[rows],
         at.lon[columns],
         elevation.astype(np.float32),
         np.stack([rows, columns], axis=1),
         _ridge_of(config, domain, active),
     )
+    places.patch_span = active.shape  # of the grid, whichever of its patches are tokens
+    return places
 
 
 def _ridge_of(config: ModelConfig, domain: Domain, active: np.ndarray):

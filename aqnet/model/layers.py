@@ -119,7 +119,7 @@ class ByteDropout(nn.Module):
 
     def __init__(self, share: float) -> None:
         super().__init__()
-        self.threshold = round(256 * share)
+        self.threshold = min(max(round(256 * share), share > 0), 255)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.threshold == 0:

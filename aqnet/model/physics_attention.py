@@ -19,8 +19,8 @@ from .position import relative_bucket, rotary_angles, rotate
 from .sorted_attention import blockwise_attention, dense_attention, fused_attention
 
 # %% auto #0
-__all__ = ['Positive', 'Wavelength', 'PhysicsConfig', 'method_of', 'RelativePosition', 'PhysicsAttention', 'turned',
-           'physics_attention', 'strength_parameters', 'parameter_groups', 'footprint']
+__all__ = ['Positive', 'Wavelength', 'COMPUTED_BY', 'PhysicsConfig', 'method_of', 'RelativePosition', 'PhysicsAttention',
+           'turned', 'physics_attention', 'strength_parameters', 'parameter_groups', 'footprint']
 
 # %% ../../nbs/27_physics_attention.ipynb #4c8f1e81
 __all__ = ["PhysicsAttention", "PhysicsConfig", "RelativePosition", "footprint",
@@ -29,8 +29,10 @@ __all__ = ["PhysicsAttention", "PhysicsConfig", "RelativePosition", "footprint",
 # %% ../../nbs/27_physics_attention.ipynb #714f8279
 Positive = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Wavelength = Annotated[float, Field(gt=0)]
+# Settings that change how the same function is computed, and on what, not the function.
+COMPUTED_BY = ("method", "kernel", "block")
 
-
+# %% ../../nbs/27_physics_attention.ipynb #714f827a
 class PhysicsConfig(Config):
     """Biases, position and method of physics attention."""
 
@@ -52,7 +54,8 @@ class PhysicsConfig(Config):
     rotary_km: tuple[Wavelength, Wavelength] = (130.0, 20000.0)  # shortest and longest wave
     stretch: bool = False  # bucketed: rows and columns stretched to 128, as published
     method: Literal["fused", "blockwise", "dense"] | None = None  # None: see `method_of`
-    kernel: str = "tiled"  # of the fused method, a key of KERNELS
+    # Of the fused method: a key of KERNELS, or that of the device (KERNEL_OF)
+    kernel: Literal["by_device", "tiled", "cpu", "efficient", "flash"] = "by_device"
     block: Annotated[int, Field(ge=1)] = 256  # rows at a time of the block-wise method
 
 # %% ../../nbs/27_physics_attention.ipynb #fcb45ee4
@@ -94,7 +97,7 @@ class RelativePosition(nn.Module):
         row, column = relative_bucket(step, self.buckets, self.largest).unbind(-1)
         return self.table[:, row * self.buckets + column].transpose(0, 1)
 
-
+# %% ../../nbs/27_physics_attention.ipynb #d27bbcd1
 def _patch_span(context: PhysicalContext) -> tuple[int, int]:
     if context.patch_span is None:
         raise ModelError(explain(

@@ -97,7 +97,7 @@ def effective_scan_mode(mode: str, *, depends_on_order: bool) -> str:
     """
     if mode not in SCAN_MODES:
         raise ModelError(explain(f"unknown scan mode {mode!r}", expected=f"one of {SCAN_MODES}",
-                                 found=mode, remedy="correct `scan_mode` in the configuration"))
+                                 found=mode, remedy="correct `scan.mode` in the configuration"))
     if depends_on_order or mode in ("none", "legacy"):
         return mode
     import warnings
@@ -189,7 +189,7 @@ def _winds(u: torch.Tensor, v: torch.Tensor, valid: torch.Tensor | None
     known = torch.isfinite(u) & torch.isfinite(v)
     return u, v, known if valid is None else known & valid.flatten(-2)
 
-
+# %% ../../nbs/22_scan_layer.ipynb #6933d90e
 def _scan(layer: WindScan, u: torch.Tensor, v: torch.Tensor, known: torch.Tensor) -> Scan:
     at, n = layer.cells, layer.region.numel()
     sums = _weighted_wind(u[:, at], v[:, at], known[:, at] & layer.inside)

@@ -20,12 +20,12 @@ from .tiled_attention import tiled_attention
 
 
 # %% auto #0
-__all__ = ['LSE_ALIGNMENT', 'KERNELS', 'HEAD_MULTIPLE', 'dense_attention', 'blockwise_attention', 'Kernel', 'require_kernel',
-           'fused_attention']
+__all__ = ['LSE_ALIGNMENT', 'KERNELS', 'KERNEL_OF', 'HEAD_MULTIPLE', 'dense_attention', 'blockwise_attention', 'Kernel',
+           'require_kernel', 'fused_attention']
 
 # %% ../../nbs/26_sorted_attention.ipynb #5d4978f1
-__all__ = ["KERNELS", "Kernel", "blockwise_attention", "dense_attention", "fused_attention",
-           "require_kernel"]
+__all__ = ["KERNELS", "KERNEL_OF", "Kernel", "blockwise_attention", "dense_attention",
+           "fused_attention", "require_kernel"]
 
 # %% ../../nbs/26_sorted_attention.ipynb #2aa08c9e
 def dense_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
@@ -121,16 +121,20 @@ KERNELS = {
                         False),
     "flash": Kernel("cuda", _HALF, _flash, None, "efficient", False),
 }
+
+# %% ../../nbs/26_sorted_attention.ipynb #3121852c
+KERNEL_OF = {"cpu": "tiled", "cuda": "efficient"}  # what "by_device" stands for
 HEAD_MULTIPLE = 8  # the kernels on a GPU want head sizes that 8 divides
 
 
 def require_kernel(name: str, device: str, dtype: torch.dtype, dropout: float = 0.0) -> Kernel:
-    """The kernel of a name; ModelError if it does not serve the device, dtype or dropout."""
-    kernel = KERNELS.get(name)
+    """The kernel of a name, or of the device; ModelError if it does not serve what is asked."""
+    kernel = KERNELS.get(KERNEL_OF.get(device, "") if name == "by_device" else name)
     if kernel and kernel.device == device and dtype in kernel.dtypes and dropout == 0:
         return kernel
-    choices = [f"{n!r} ({k.device}: {', '.join(str(d)[6:] for d in k.dtypes)})"
-               for n, k in KERNELS.items()]
+    choices = [f"'by_device' ({', '.join(f'{d}: {n}' for d, n in KERNEL_OF.items())})"]
+    choices += [f"{n!r} ({k.device}: {', '.join(str(d)[6:] for d in k.dtypes)})"
+                for n, k in KERNELS.items()]
     raise ModelError(explain(
         f"no fused attention with kernel {name!r}", found=f"{device}, {dtype}, dropout {dropout:g}",
         expected=f"{'; '.join(choices)}; each without dropout of weights",
@@ -266,7 +270,7 @@ class _Fused(torch.autograd.Function):
 def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                     features: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
                     height: torch.Tensor | None = None, alpha: torch.Tensor | None = None,
-                    scale: float | None = None, kernel: str = "cpu", dropout: float = 0.0,
+                    scale: float | None = None, kernel: str = "by_device", dropout: float = 0.0,
                     order: torch.Tensor | None = None) -> torch.Tensor:
     """Attention with biases, without a matrix of pairs.
 
@@ -274,7 +278,7 @@ def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     each (B or 1, heads or 1, N, rank), minus `alpha relu(height_j - height_i)`, alpha (heads,)
     and height (N,) or (B, N); `order`, if it is known, sorts the height ascending. `scale` is
     d ** -0.5 by default. Returns (B, heads, N, d) in the dtype of q. ModelError: `kernel`, a name
-    of KERNELS, does not serve the device, the dtype or the dropout.
+    of KERNELS or "by_device", does not serve the device, the dtype or the dropout.
     """
     chosen = require_kernel(kernel, q.device.type, q.dtype, dropout)
     if not features and height is None:

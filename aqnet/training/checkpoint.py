@@ -57,7 +57,7 @@ def check_fits(
     identity : Identity
         Of what is here.
     config : ModelConfig, optional
-        Of the model here, to refuse other settings as well: a dropout has no weights.
+        Of the model here, to refuse other `ModelConfig.settings` as well: a dropout has no weights.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def check_fits(
         )  # fmt: skip
     found = identity_differences(checkpoint.identity, identity)
     if config is not None:
-        both = [each.model_dump(mode="json") for each in (checkpoint.config, config)]
+        both = [each.settings() for each in (checkpoint.config, config)]
         found |= {n: (a, both[1][n]) for n, a in both[0].items() if a != both[1][n]}
     _refuse(found, "the checkpoint was trained with other", "as trained", "here",
             "open what it was trained on, or train again on what is here")  # fmt: skip

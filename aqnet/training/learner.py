@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -15,9 +16,8 @@ from aqnet.training.config import TrainingConfig
 from aqnet.training.loss import CellLoss, Objective
 from aqnet.training.optimisation import make_optimiser
 from aqnet.training.problem import Problem
-from aqnet.training.state import LAST
 
-__all__ = ["Learner", "read_last"]
+__all__ = ["Learner"]
 
 
 class Learner:
@@ -58,17 +58,50 @@ class Learner:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
+    def require_finite(self, step: int) -> None:
+        """RunError if a weight is not finite after these steps: then nothing can be saved."""
+        with torch.no_grad():
+            bad = [n for n, p in self.model.named_parameters() if not p.isfinite().all()]
+        if bad:
+            more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+            raise RunError(
+                explain(f"the weights are not finite after step {step}", expected="numbers",
+                        found=", ".join(bad[:4]) + more,
+                        remedy="resume from the last checkpoint; if it comes back, lower "
+                        "learning_rate; if not, suspect the machine")
+            )  # fmt: skip
+
     def state_dict(self) -> dict:
         """What a checkpoint of the judged weights lacks."""
         return {
             "optimiser": self.optimiser.state_dict(),
+            "parameters": self._parameters(),
             "weights": None if self.average is None else self.model.state_dict(),
             "averaged": 0 if self.average is None else int(self.average.n_averaged),
         }
 
+    def _parameters(self) -> list[str]:
+        """Names in the order of the optimiser, which knows its state by place alone."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        return [names[id(p)] for group in self.optimiser.param_groups for p in group["params"]]
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint with a training state."""
-        saved = checkpoint.training
+        """Continue from a checkpoint with a training state.
+
+        Raises
+        ------
+        RunError
+            The optimiser's state is of other parameters, or in another order.
+        """
+        saved, here = checkpoint.training, self._parameters()
+        if saved["parameters"] != here:
+            pairs = zip_longest(saved["parameters"], here, fillvalue="none")
+            place, (then, now) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+            raise RunError(
+                explain(f"the optimiser's state is of other parameters, from number {place} on",
+                        expected=then, found=now,
+                        remedy="resume with the version of the code that wrote the checkpoint")
+            )  # fmt: skip
         weights = checkpoint.state if self.average is None else saved["weights"]
         self.model.load_state_dict(weights)
         if self.average is not None:
@@ -96,22 +129,3 @@ def _checkpoint_blocks(model: torch.nn.Module) -> None:
         )  # fmt: skip
     for module in found:
         module.checkpoint_blocks = True
-
-
-def read_last(path: Path) -> Checkpoint:
-    """A checkpoint to resume from.
-
-    Raises
-    ------
-    ModelError
-        It cannot be read.
-    RunError
-        It has no training state.
-    """
-    checkpoint = read_checkpoint(path, training=True)
-    if checkpoint.training is None:
-        raise RunError(
-            explain(f"{path} cannot be resumed", expected="a training state", found="none",
-                    remedy=f"give {LAST}; others are for forecasts and for new trainings")
-        )  # fmt: skip
-    return checkpoint

@@ -36,7 +36,8 @@ def _rows_until(path: Path, step: int) -> list[dict]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+        whole = [line for line in file if line.endswith("\n")]  # a full disk cuts the last one
+    rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(whole)]
     return [row for row in rows if int(row["step"]) <= step]
 
 

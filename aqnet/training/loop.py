@@ -9,6 +9,7 @@ together.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -27,22 +28,16 @@ from aqnet.training.checkpoint import (
     write_checkpoint,
 )
 from aqnet.training.config import TrainingConfig
-from aqnet.training.learner import Learner, read_last
+from aqnet.training.folder import BEST, LAST, CheckpointFolder, to_resume
+from aqnet.training.learner import Learner
 from aqnet.training.loaders import training_loader, validation_loader
 from aqnet.training.logs import RunLog, named_values
 from aqnet.training.problem import Problem
-from aqnet.training.processes import open_fabric
+from aqnet.training.processes import as_one, open_fabric
 from aqnet.training.schedule import describe_plan
 from aqnet.training.seeds import derive
-from aqnet.training.shutdown import FAILURE, StopRequest, together
-from aqnet.training.state import (
-    BEST,
-    LAST,
-    CheckpointFolder,
-    TrainingCurve,
-    TrainingState,
-    check_same_run,
-)
+from aqnet.training.shutdown import StopRequest
+from aqnet.training.state import TrainingCurve, TrainingState, check_same_run
 from aqnet.training.step import Outcome, Stepper, require_summing
 from aqnet.training.validation import judge
 
@@ -55,7 +50,7 @@ def train(
     problem: Problem,
     config: TrainingConfig,
     folder: Path,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
     echo: Callable[[str], None] = print,
     fabric: Fabric | None = None,
     parent: str | None = None,
@@ -63,8 +58,8 @@ def train(
     """Train the model of a problem in place; every rank calls this.
 
     `folder` gets the best checkpoints (`best-val_loss_*`), `best.ckpt`, `last.ckpt` to resume
-    from, `metrics.csv` and `tensorboard/`. Checkpoints lie between optimiser steps, so a resumed
-    run repeats an interrupted step from its first pass.
+    from, until the end also the one before it, `metrics.csv` and `tensorboard/`. Checkpoints lie
+    between optimiser steps, so a resumed run repeats an interrupted step from its first pass.
 
     Parameters
     ----------
@@ -73,8 +68,9 @@ def train(
     config : TrainingConfig
     folder : path
         On a file system that all ranks see; must not hold another training.
-    resume : path, optional
-        A `last.ckpt`, of this folder or another.
+    resume : path or "auto", optional
+        A `last.ckpt`, of this folder or another. "auto": that of this folder or, if it cannot be
+        read, the one before it, which is said; begin if there is none.
     echo : callable
         Takes the lines of the log, on the first rank.
     fabric : Fabric, optional
@@ -102,11 +98,7 @@ def train(
     """
     fabric, folder = fabric or open_fabric(config), Path(folder)
     require_summing(fabric)
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FAILURE).unlink(missing_ok=True)
-    fabric.barrier()
-    with together(fabric.global_rank, fabric.world_size, folder), StopRequest() as stop:
+    with as_one(fabric, folder), StopRequest() as stop:
         run = _Run(problem, config, folder, fabric, stop, parent)
         run.begin(resume, echo)
         run.go()
@@ -128,28 +120,31 @@ class _Run:
         self.validation = validation_loader(problem.validation, config, fabric)
         self.learner = Learner(problem, config, fabric)
         self.step = Stepper(fabric, self.learner, config, self.plan)
-        self.state, self.saved_at, self.took = TrainingState(), time.monotonic(), 0.0  # s
+        self.state, self.saved_step = TrainingState(), -1
+        self.saved_at, self.took, self.judging = time.monotonic(), 0.0, 0.0  # s
         self.last: Outcome | None = None  # the last step
         self.code = Code.running() if fabric.is_global_zero else None  # git is slow: once
 
     # ---- begin and resume
 
-    def begin(self, resume: Path | None, echo: Callable[[str], None]) -> None:
+    def begin(self, resume: Path | str | None, echo: Callable[[str], None]) -> None:
         """Take up the state of a checkpoint, or make sure that the folder is free."""
         first = self.fabric.is_global_zero
-        if resume is not None:
-            self._restore(Path(resume))
-            if first:
-                self.files.bring(self.state.best, Path(resume).parent)
-        elif first:
-            self.files.require_unused()
+        # One rank reads: hundreds would load the file system, and might see files of different age.
+        found = self.fabric.broadcast(to_resume(self.files.folder, resume) if first else None)
+        checkpoint, path, note = found or (None, None, "")
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        if first:
+            self.files.begin(self.state.best, path)
         self.log = RunLog(self.files.folder, self.state.step, echo, first)
         self.log.say(str(self.plan))
-        if resume is not None:
-            self.log.say(f"continues at step {self.state.step} from {resume}")
+        if checkpoint is not None:
+            self.log.say(f"continues at step {self.state.step} from {path}")
+        if note:
+            self.log.say(note)
 
-    def _restore(self, path: Path) -> None:
-        checkpoint = read_last(path)
+    def _restore(self, checkpoint: Checkpoint) -> None:
         check_fits(checkpoint, self.problem.identity, self.problem.model.config)
         saved = checkpoint.training
         check_same_run(saved["config"], self.config, saved["plan"], asdict(self.plan))
@@ -173,6 +168,8 @@ class _Run:
                 if self._ended():
                     break
         self.log.close()
+        if self.fabric.is_global_zero:
+            self.files.finish(self.state.best)
         self.learner.take_weights(self.files.folder / BEST, self.fabric)
 
     def _ended(self) -> bool:
@@ -233,6 +230,9 @@ class _Run:
             self._leave()
 
     def _judge(self) -> None:
+        begin = time.monotonic()
+        if (begin - self.saved_at + self.judging) / 60 >= self.config.checkpoint_minutes:
+            self._save()  # a long judgement is no chance to save
         outcome = judge(
             self.learner.judged, self.learner.loss, self.validation, self.fabric, self._pause
         )
@@ -249,6 +249,7 @@ class _Run:
         head = {"epoch": epoch, "val_loss": outcome.loss, "train_loss": train, "best": int(best)}
         self.log.record(state.step, head, more)
         self._save()
+        self.judging = time.monotonic() - begin
         self.log.speed()  # of training alone: begin anew
 
     def _pause(self, number: int) -> None:
@@ -260,12 +261,21 @@ class _Run:
         if self.fabric.all_reduce(asked, reduce_op="sum") > 0:
             self._leave()
 
+    def _agreed_signal(self) -> str:
+        """Name of the stop signal, which may have reached other ranks only; SIGTERM goes first."""
+        own = signal.Signals[self.stop.signal].value if self.stop.signal else 0
+        number = torch.tensor(float(own), device=self.fabric.device)
+        return signal.Signals(int(self.fabric.all_reduce(number, reduce_op="max"))).name
+
     def _leave(self) -> None:
-        self._save()
+        if self.saved_step != self.state.step:
+            self._save()
+        # Also a barrier: a launcher may end all as soon as one has left.
+        name = self._agreed_signal()
         self.log.close()
         where = self.files.folder / LAST
         raise InterruptedRunError(
-            explain(f"training was stopped by {self.stop.signal or 'a signal to another rank'}",
+            explain(f"training was stopped by {name}",
                     expected=f"{self.plan.steps} steps", found=f"{self.state.step} done",
                     remedy=f"resume from {where}")
         )  # fmt: skip
@@ -273,8 +283,9 @@ class _Run:
     # ---- checkpoints
 
     def _save(self) -> None:
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), self.state.step
         if self.fabric.is_global_zero:
+            self.learner.require_finite(self.state.step)
             training = {
                 "state": asdict(self.state),
                 "config": self.config.model_dump(mode="json"),
@@ -282,7 +293,8 @@ class _Run:
                 "sampler": self.sampler.state_dict(),
                 **self.learner.state_dict(),
             }
-            write_checkpoint(self.files.folder / LAST, self._checkpoint(training))
+            last = self._checkpoint(training)
+            self.files.save_last(self.state.best, lambda path: write_checkpoint(path, last))
 
     def _checkpoint(self, training: dict | None) -> Checkpoint:
         model, state, curve = self.learner.judged, self.state, self.state.curve

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
+    LightningEnvironment,
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
@@ -18,8 +22,9 @@ from lightning.fabric.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from aqnet.training.config import TrainingConfig
+from aqnet.training.shutdown import FAILURE, together
 
-__all__ = ["SummingDDP", "open_fabric"]
+__all__ = ["SummingDDP", "as_one", "open_fabric"]
 
 
 # Buffers are constants here; sending them before each forward pass would cost more than the
@@ -60,7 +65,8 @@ def _launched() -> tuple[ClusterEnvironment, int, int] | None:
     if TorchElasticEnvironment.detect():  # first: torchrun may run inside SLURM
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return TorchElasticEnvironment(), local, int(os.environ["WORLD_SIZE"]) // local
-    if SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1:
+    # SLURMEnvironment.detect() takes a Python without srun for a rank, but not a job named `bash`
+    if "SLURM_STEP_ID" in os.environ and int(os.environ["SLURM_NTASKS"]) > 1:
         environment = SLURMEnvironment(auto_requeue=False)  # its handlers save inside signals
         nodes = int(os.environ["SLURM_NNODES"])
         return environment, int(os.environ["SLURM_NTASKS"]) // nodes, nodes
@@ -72,7 +78,8 @@ def open_fabric(config: TrainingConfig) -> Fabric:
     options = {"accelerator": config.accelerator, "precision": config.precision}
     launched = _launched()
     if launched is None:
-        fabric = Fabric(devices=1, **options)
+        # by name: Fabric would look for SLURM by itself, and take a job script for one of its tasks
+        fabric = Fabric(devices=1, plugins=[LightningEnvironment()], **options)
     else:
         environment, devices, nodes = launched
         timeout = timedelta(minutes=config.collective_timeout_minutes)
@@ -80,3 +87,23 @@ def open_fabric(config: TrainingConfig) -> Fabric:
         fabric = Fabric(strategy=strategy, devices=devices, num_nodes=nodes, **options)
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def as_one(fabric: Fabric, folder: Path) -> Iterator[None]:
+    """All ranks enter and leave a block together; one that fails in it brings all down.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        Launched.
+    folder : path
+        On a file system that all ranks see; made if need be. See `shutdown.together`.
+    """
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILURE).unlink(missing_ok=True)
+    fabric.barrier()
+    with together(fabric.global_rank, fabric.world_size, folder):
+        yield
+        fabric.barrier()  # none is outside while another may still fail

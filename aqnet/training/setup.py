@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from aqnet.data.samples import (
     ForecastSamples,
@@ -14,6 +15,7 @@ from aqnet.data.samples import (
     StationRecords,
     observed_at,
 )
+from aqnet.errors import DataError, explain
 from aqnet.grid import Grid
 from aqnet.metrics import ErrorSums
 from aqnet.model.config import ModelConfig
@@ -28,6 +30,7 @@ from aqnet.model.statistical import (
 )
 from aqnet.training.config import TrainingConfig
 from aqnet.training.seeds import derive
+from aqnet.variables import TARGETS
 
 __all__ = ["Preparation", "batches", "choose_start", "prepare"]
 
@@ -109,7 +112,21 @@ def _residuals(model: Forecaster, samples: ForecastSamples) -> Iterator[dict[str
         }
 
 
+def _require_scored(scored: np.ndarray, leads: tuple[int, ...]) -> None:
+    empty = [f"{TARGETS[p]} at {leads[lead]} h" for lead, p in np.argwhere(scored == 0)]
+    if empty:
+        raise DataError(
+            explain(
+                "a pollutant has no truth in the training split",
+                expected="scored cells of each pollutant at each lead time",
+                found=f"none of {', '.join(empty)}",
+                remedy="look at the targets of the store, or choose another training period",
+            )
+        )
+
+
 @torch.no_grad()
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def prepare(
     fields: GriddedFields,
     stations: StationRecords,
@@ -128,6 +145,11 @@ def prepare(
     model_config : ModelConfig
     training : TrainingConfig
         Gives the ridge penalty and the seed of the initial weights.
+
+    Raises
+    ------
+    DataError
+        A pollutant is never known in the training split at a lead time.
     """
     leads = model_config.lead_times_h
     train = ForecastSamples(fields, "train", leads)
@@ -150,5 +172,6 @@ def prepare(
         )
         model.set_linear_part(fit_hourly_regression(z, calendar, mean, training.ridge_penalty))
     square, scored = (sum(part[name] for part in parts) for name in ("square", "weight"))
+    _require_scored(scored, leads)
     names = np.array(STATISTICAL)[chosen]
     return Preparation(model, statistical, names, square / scored, scored)

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from aqnet.errors import AqnetError, InterruptedRunError
+from aqnet.errors import AqnetError, InterruptedRunError, RunError
 
 __all__ = [
     "FAILURE",
@@ -33,6 +33,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 FAILURE = "failure.txt"  # in the folder of the run: the traceback of the rank that failed first
 _POLL_S = 1.0
 _PATIENCE_S = 5.0  # a peer's connection may break before its traceback is in the file
+_GRACE_S = 3.0  # for the first rank to note the failure: a launcher ends all when one has left
 
 
 class StopRequest:
@@ -83,10 +84,21 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _leave(code: int) -> None:
+def _leave(rank: int, code: int) -> None:
     # An ordinary exit would wait for collective operations that the other ranks never join.
     sys.stdout.flush()
+    if rank:
+        time.sleep(_GRACE_S)
     os._exit(code)
+
+
+def _uncaught(error: BaseException) -> None:
+    """What happens to an error that nobody catches: it is printed, a script notes it."""
+    try:
+        sys.excepthook(type(error), error, error.__traceback__)
+    except Exception:  # the folder of the run may be what fails; the process ends all the same
+        traceback.print_exc()
+    sys.stderr.flush()
 
 
 def _is_lost_peer(error: BaseException) -> bool:
@@ -95,9 +107,16 @@ def _is_lost_peer(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any("distributed" in f.filename for f in frames)
 
 
+def _is_there(failure: Path) -> bool:
+    try:
+        return failure.exists()
+    except OSError:  # of a file system that is ill for a moment; there is another look
+        return False
+
+
 def _await_reason(failure: Path) -> None:
     deadline = time.monotonic() + _PATIENCE_S
-    while not failure.exists() and time.monotonic() < deadline:
+    while not _is_there(failure) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
@@ -105,24 +124,26 @@ def _report(rank: int, failure: Path, error: BaseException) -> None:
     """Traceback of the rank that failed first; from the others, that they follow it."""
     if _is_lost_peer(error):
         _await_reason(failure)
-    if failure.exists():
-        _say(_follows(rank, failure))
+    if _is_there(failure):
+        _uncaught(_follows(rank, failure))
         return
-    text = f"rank {rank} failed:\n" + "".join(traceback.format_exception(error))
-    _say(text)
-    with suppress(FileExistsError), failure.open("x") as file:  # two may fail at once
-        file.write(text)
+    _say(f"rank {rank} failed:")
+    _uncaught(error)
+    # two may fail at once; and a full disk may be why this one does
+    with suppress(OSError), failure.open("x") as file:
+        file.write(f"rank {rank} failed:\n" + "".join(traceback.format_exception(error)))
 
 
-def _follows(rank: int, failure: Path) -> str:
-    return f"rank {rank} stops, because another rank failed: see {failure}"
+def _follows(rank: int, failure: Path) -> RunError:
+    return RunError(f"rank {rank} stops, because another rank failed: see {failure}")
 
 
-def _watch(rank: int, failure: Path, done: threading.Event) -> None:
+def _watch(rank: int, failure: Path, done: threading.Event, end: threading.Lock) -> None:
     while not done.wait(_POLL_S):
-        if failure.exists():
-            _say(_follows(rank, failure))
-            _leave(1)
+        if _is_there(failure):
+            end.acquire()
+            _uncaught(_follows(rank, failure))
+            _leave(rank, 1)
 
 
 @contextmanager
@@ -143,14 +164,15 @@ def together(rank: int, processes: int, folder: Path) -> Iterator[None]:
         yield
         return
     failure, done = folder / FAILURE, threading.Event()
-    threading.Thread(target=_watch, args=(rank, failure, done), daemon=True).start()
+    end = threading.Lock()  # taken once, by the thread that ends this process
+    threading.Thread(target=_watch, args=(rank, failure, done, end), daemon=True).start()
     try:
         yield
     except InterruptedRunError:
         raise
     except BaseException as error:
-        done.set()
+        end.acquire()
         _report(rank, failure, error)
-        _leave(error.exit_code if isinstance(error, AqnetError) else 1)
+        _leave(rank, error.exit_code if isinstance(error, AqnetError) else 1)
     finally:
         done.set()

@@ -1,12 +1,8 @@
-"""Where a training is, and the checkpoint files that hold it."""
+"""Where a training is, and whether a checkpoint belongs to the same run."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -14,10 +10,8 @@ from aqnet.errors import RunError, explain
 from aqnet.training.config import TrainingConfig
 from aqnet.training.validation import Judgement
 
-__all__ = ["BEST", "LAST", "CheckpointFolder", "TrainingCurve", "TrainingState",
-           "check_same_run"]  # fmt: skip
+__all__ = ["TrainingCurve", "TrainingState", "check_same_run"]
 
-BEST, LAST = "best.ckpt", "last.ckpt"
 # Settings that may change between the parts of a run: they do not touch what is computed.
 _FREE = {"batch_size", "workers", "log_every", "checkpoint_minutes", "collective_timeout_minutes",
          "accelerator", "max_bad_batches", "compile", "activation_checkpointing"}  # fmt: skip
@@ -136,74 +130,3 @@ def check_same_run(saved: dict, config: TrainingConfig, saved_plan: dict, plan: 
                 found=sides[1], remedy="resume with the settings of the run (batch_size and the "
                 "number of processes may change), or begin a new one from its best checkpoint")
     )  # fmt: skip
-
-
-def _lost(path: Path) -> RunError:
-    return RunError(
-        explain(f"{path} is gone, one of the best checkpoints of the run to resume",
-                expected="the best checkpoints beside the last", found="no such file",
-                remedy="bring it back; or begin a new run from a checkpoint that is left")
-    )  # fmt: skip
-
-
-class CheckpointFolder:
-    """The best checkpoints, a link to the best of them, and the last.
-
-    Parameters
-    ----------
-    folder : path
-    keep : int
-        Best ones to keep.
-    """
-
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
-
-    def require_unused(self) -> None:
-        """Refuse to begin where another training keeps its checkpoints."""
-        if (self.folder / LAST).exists() or (self.folder / BEST).exists():
-            raise RunError(
-                explain(f"{self.folder} holds a training already", expected="a folder without one",
-                        found=LAST if (self.folder / LAST).exists() else BEST,
-                        remedy=f"resume from its {LAST}, or choose another folder")
-            )  # fmt: skip
-
-    def bring(self, best: list[tuple[float, str]], source: Path) -> None:
-        """Have the best checkpoints of a run that began in another folder here."""
-        for _, name in best:
-            if not (self.folder / name).exists():
-                if not (source / name).exists():
-                    raise _lost(source / name)
-                shutil.copyfile(source / name, self.folder / name)
-        if best:
-            self._link(best[0][1])
-
-    def add_best(
-        self, best: list[tuple[float, str]], loss: float, epoch: int, step: int,
-        write: Callable[[Path], None],
-    ) -> list[tuple[float, str]]:  # fmt: skip
-        """Keep a checkpoint if it is among the best; the new list, best first.
-
-        The new file is complete before an older one goes. Doing it again changes nothing.
-        """
-        name = f"best-val_loss_{loss:.4f}-epoch_{epoch:02d}-step_{step}.ckpt"
-        others = [each for each in best if each[1] != name]
-        ranked = sorted([*others, (loss, name)], key=lambda each: each[0])  # stable: first wins
-        kept, gone = ranked[: self.keep], ranked[self.keep :]
-        if (loss, name) in kept:
-            write(self.folder / name)
-            self._link(kept[0][1])
-        for _, old in gone:
-            (self.folder / old).unlink(missing_ok=True)
-        return kept
-
-    def _link(self, name: str) -> None:
-        """Make best.ckpt the same file, by a hard link or where there are none a copy."""
-        temporary = self.folder / f".{BEST}.new"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(self.folder / name, temporary)
-        except PermissionError:  # file systems without hard links
-            shutil.copyfile(self.folder / name, temporary)
-        temporary.replace(self.folder / BEST)
-        temporary.unlink(missing_ok=True)  # rename leaves it if both are the same file already

@@ -76,7 +76,7 @@ class Stepper:
         self, fabric: Fabric, learner: Learner, config: TrainingConfig, plan: Plan
     ) -> None:
         self.fabric, self.learner, self.config, self.plan = fabric, learner, config, plan
-        self.parallel = fabric.world_size > 1
+        self.parallel = isinstance(fabric.strategy, SummingDDP)  # of one rank, too
 
     def __call__(self, step: int, batches: Iterator[dict], stop: bool, save: bool) -> Outcome:
         """Make a step, counted from 0, with the next `plan.passes` batches of this rank."""
@@ -92,6 +92,8 @@ class Stepper:
         flags, table, norm = self._agree(passes, norm, stop, save)
         bad, stop, save, total = flags
         cells = table[1].sum()
+        if bad:
+            self.learner.require_finite(step)  # or the samples would be blamed
         skipped = self._describe(passes, cells) if bad or not cells else ""
         if skipped:
             total = cells = norm = 0.0

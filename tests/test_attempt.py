@@ -1,0 +1,49 @@
+"""Why a job ended badly: from SLURM's line in the log where the processes could not tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from aqnet.jobs.attempt import main
+from aqnet.jobs.runs import Failure, RunFolder
+
+KILLED = """step=3 epoch=0 loss=0.5
+srun: error: n2: task 3: Killed
+srun: Terminating StepId=7.0
+srun: error: n1: tasks 0-1: Terminated
+"""
+OWN_CODE = "srun: error: n1: task 0: Exited with exit code 1\n"
+LOST = Failure(type="RuntimeError", message="Connection closed by peer")
+FULL = Failure(type="StorageFullError", message="cannot write last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "log", "reason"),
+    [
+        ("running", None, KILLED, "n2: task 3: Killed"),  # it was the first rank's processor
+        ("failed", LOST, KILLED, "n2: task 3: Killed; then, in another process: RuntimeError: Con"),
+        ("failed", FULL, OWN_CODE, "cannot write last.ckpt"),
+        ("running", None, OWN_CODE, "ended with code 137, without a reason"),
+        ("created", None, "no module named aqnet", "ended with code 137, without a reason"),
+    ],
+)
+def test_the_reason_is_in_the_run_folder(tmp_path, capsys, status, told, log, reason):
+    run = RunFolder.create("train/forecast", {}, path=tmp_path / "run")
+    run.set_status(status, told)
+    (tmp_path / "log").write_text(log)
+    assert main([str(run.path), "137", str(tmp_path / "log")]) == 0
+    record = RunFolder.open(run.path).record
+    assert record.status == "failed" and record.error.message.startswith(reason)
+    assert record.error.type == (told.type if told is FULL else "JobError")
+    assert "ended badly" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("status", ["interrupted", "complete"])
+def test_what_ended_in_order_stays(tmp_path, status):
+    run = RunFolder.create("train/forecast", {}, path=tmp_path / "run")
+    stopped = Failure(type="InterruptedRunError", message="training was stopped by SIGUSR1")
+    run.set_status(status, stopped)
+    before = run.record
+    (tmp_path / "log").write_text(KILLED)
+    main([str(run.path), "1", str(tmp_path / "log")])
+    assert run.record == before
