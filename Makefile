@@ -22,7 +22,7 @@ LAB_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data demo test test-slow test-oldest-torch lab lint docs clean
+.PHONY: help env data demo test test-slow test-slurm test-oldest-torch lab lint docs clean
 
 # $(call step,name,command): run the command between two lines that name it, and time it.
 define step
@@ -105,6 +105,10 @@ test: data ## notebooks in sync, clean and executed (all of them), and all tests
 
 test-slow: data ## the heavier tests
 	$(call step,slow tests,$(TEST) -n $(WORKERS) -m slow)
+
+test-slurm: data ## training on a real SLURM of 2 nodes on this machine (Debian 12, root; 10 to 15 minutes)
+	$(call step,packages of SLURM,slurm/local_cluster.sh packages)
+	$(call step,tests under SLURM,AQNET_SLURM=1 $(TEST) -q tests/slurm --durations=15)
 
 OLDEST_TORCH := torch==2.4.0
 OLDEST_TESTS := tests/test_*attention.py tests/test_aggregation.py tests/test_layers.py tests/test_network.py \

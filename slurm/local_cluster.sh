@@ -18,15 +18,16 @@
 # /etc/hosts of its own, and Debian's slurmd in it (built with multiple-slurmd, `slurmd -N n1`).
 # Files are shared by nature. All processes of the cluster, jobs too, live in these namespaces;
 # `stop` ends exactly those. Outside $AQNET_SLURM_DIR there are only the network namespaces and
-# links aqnet-*.
+# links $AQNET_SLURM_NAME-* (aqnet-*).
 set -euo pipefail
 
 DIR=${AQNET_SLURM_DIR:-/tmp/aqnet-slurm} # short: the path of a socket has 108 characters at most
 NET=${AQNET_SLURM_NET:-10.213.7}         # a /24 that is used for nothing else here
 CPUS=${AQNET_SLURM_CPUS:-4}              # that each node claims to have, whatever the machine has
+NAME=${AQNET_SLURM_NAME:-aqnet}          # of namespaces and links; another one for a second cluster
 SMALL=${AQNET_SLURM_SMALL:-16m}          # size of $DIR/small, for tests of a full disk
 PACKAGES=(munge slurmctld slurmd slurm-client iproute2 util-linux)
-BRIDGE=aqnet-br
+BRIDGE=$NAME-br
 PORT=6817
 
 fail() {
@@ -78,11 +79,11 @@ packages() {
 
 # ---- namespaces: the controller's, and one of each node
 
-spaces() { ip netns list 2>/dev/null | sed -n 's/^\(aqnet-[a-z0-9]*\).*/\1/p'; }
+spaces() { ip netns list 2>/dev/null | sed -n "s/^\($NAME-[a-z0-9]*\).*/\1/p"; }
 
-# add_space NAME ADDRESS: aqnet-NAME, linked to the bridge by aqnet-NAME
+# add_space NAME ADDRESS: a namespace with a link to the bridge
 add_space() {
-    local space=aqnet-$1
+    local space=$NAME-$1
     ip netns add "$space"
     ip link add "$space" type veth peer name eth0 netns "$space"
     ip link set "$space" master $BRIDGE up
@@ -97,7 +98,7 @@ inside() {
     local name=$1
     shift
     # not `ip netns exec`: it hides the cgroups, without which slurmd does not start
-    (cd / && nsenter --net="/run/netns/aqnet-$name" unshare --uts --mount sh -c '
+    (cd / && nsenter --net="/run/netns/$NAME-$name" unshare --uts --mount sh -c '
         hostname "$1" && cd "$2" && shift 2 &&
         mount --bind hosts /etc/hosts && mount --bind nsswitch.conf /etc/nsswitch.conf && exec "$@"
         ' sh "$name" "$DIR/etc" "$@" </dev/null >>"$DIR/log/$name.out" 2>&1) || {
@@ -122,7 +123,7 @@ write_files() {
     (umask 077 && head -c 1024 /dev/urandom >"$DIR/etc/munge.key")
     memory=$(awk '/MemTotal/ {print int($2 / 1024) - 512}' /proc/meminfo)
     cat >"$DIR/etc/slurm.conf" <<CONF
-ClusterName=aqnet
+ClusterName=$NAME
 SlurmctldHost=ctl($NET.1)
 SlurmctldPort=$PORT
 SlurmUser=root
@@ -168,7 +169,11 @@ CONF
 
 # ---- start, stop
 
-idle() { timeout 10 sinfo --noheader --Node --states=idle --format=%N 2>/dev/null | sort -u | wc -l; }
+# up_nodes: how many nodes serve, busy or not
+up_nodes() {
+    timeout 10 sinfo --noheader --Node --responding --states=idle,alloc,mix,comp --format=%N \
+        2>/dev/null | sort -u | wc -l
+}
 
 start() {
     local nodes=${1:-2} i
@@ -177,7 +182,7 @@ start() {
     require_tools
     require_free_machine
     export SLURM_CONF=$DIR/etc/slurm.conf
-    if [ -n "$(spaces)" ] && [ "$(idle)" = "$nodes" ]; then
+    if [ -n "$(spaces)" ] && [ "$(up_nodes)" = "$nodes" ]; then
         sinfo
         return
     fi
@@ -199,7 +204,7 @@ start() {
     inside ctl slurmctld -f "$SLURM_CONF"
     for i in $(seq "$nodes"); do inside "n$i" slurmd -N "n$i" -f "$SLURM_CONF"; done
     for i in $(seq 120); do
-        if [ "$(idle)" = "$nodes" ]; then
+        if [ "$(up_nodes)" = "$nodes" ]; then
             trap - EXIT
             sinfo
             echo "up: $nodes nodes of $CPUS CPUs; . $DIR/env.sh"
@@ -208,7 +213,7 @@ start() {
         sleep 0.5
     done
     tail -n 15 "$DIR"/log/*.log >&2
-    fail "the nodes did not become idle in 60 s" "see $DIR/log"
+    fail "the nodes did not come up in 60 s" "see $DIR/log"
 }
 
 stop() {
@@ -242,9 +247,9 @@ status() {
 
 # link NODE up|down
 link() {
-    [ -n "${1:-}" ] && ip link show "aqnet-$1" >/dev/null 2>&1 ||
+    [ -n "${1:-}" ] && ip link show "$NAME-$1" >/dev/null 2>&1 ||
         fail "not a node of the local cluster: ${1:-}" "$0 status lists them"
-    ip link set "aqnet-$1" "$2"
+    ip link set "$NAME-$1" "$2"
 }
 
 case ${1:-} in

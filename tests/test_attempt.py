@@ -12,7 +12,10 @@ srun: error: n2: task 3: Killed
 srun: Terminating StepId=7.0
 srun: error: n1: tasks 0-1: Terminated
 """
-OWN_CODE = "srun: error: n1: task 0: Exited with exit code 1\n"
+OWN_CODE = """srun: error: n1: task 0: Exited with exit code 1
+srun: launch/slurm: _step_signal: Terminating StepId=6.0
+srun: error: n2: task 1: Terminated
+"""
 LOST = Failure(type="RuntimeError", message="Connection closed by peer")
 FULL = Failure(type="StorageFullError", message="cannot write last.ckpt")
 

@@ -15,8 +15,10 @@ from aqnet.jobs.runs import Failure, RunFolder
 
 __all__ = ["main", "note_end"]
 
-# `srun: error: n2: task 3: Killed`; a code of its own means that the process has told why.
-_KILLED = re.compile(r"^srun: error: (\S+: tasks? \S+: (?!Exited with exit code).*)$", re.MULTILINE)
+# The first one counts: srun ends the others. `Killed` is a signal from outside; an exit code means
+# that the process has told why.
+_TASK = re.compile(r"^srun: error: (\S+: tasks? \S+: (.*))$", re.MULTILINE)
+_OWN = "Exited with exit code"
 
 
 def note_end(run: RunFolder, code: int, log: str) -> str:
@@ -33,11 +35,12 @@ def note_end(run: RunFolder, code: int, log: str) -> str:
     record = run.record
     if record.status in ("complete", "interrupted"):
         return record.status
-    killed = _KILLED.search(log)
+    first = _TASK.search(log)
+    killed = first is not None and not first[2].startswith(_OWN)
     told = record.error if record.status == "failed" else None
-    if killed is None and told is not None:
+    if told is not None and not killed:
         return told.message
-    reason = killed[1] if killed else f"ended with code {code}, without a reason; see its log"
+    reason = first[1] if killed else f"ended with code {code}, without a reason; see its log"
     then = f"; then, in another process: {told.type}: {told.message}" if told else ""
     run.set_status("failed", Failure(type="JobError", message=reason + then))
     return reason

@@ -121,9 +121,9 @@ class Training:
             except OSError:  # it has ended meanwhile
                 continue
             names = dict(v.split(b"=", 1) for v in variables if b"=" in v)
-            own = names.get(b"SLURM_JOB_ID") == self.number.encode()
             python = b"script.py" in command and not command.startswith((b"bash", b"srun"))
-            if own and python and b"SLURM_STEP_ID" in names:
+            own = str(self.run.path).encode() in command and b"SLURM_STEP_ID" in names
+            if own and python:
                 found[int(names[b"SLURM_PROCID"])] = int(folder.name)
         return found
 

@@ -141,7 +141,7 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_refuses_that_of_another(whole):
     (job.run.checkpoints / FAILURE).write_text("rank 5 failed: in another job")
     log = job.again().ended("FAILED")
     assert "cannot resume with other settings: seed" in log and "rank 5" not in log
-    assert "cannot resume" in job.run.record.error.message
+    assert job.run.record.error.message.startswith("cannot resume")
 
 
 def test_a_full_disk_is_told_and_harms_nothing(cluster, runs, monkeypatch):
@@ -150,7 +150,7 @@ def test_a_full_disk_is_told_and_harms_nothing(cluster, runs, monkeypatch):
     try:
         job.wait_for_step(3)
         fill(cluster.small, leave=300_000)  # enough for the log
-        assert "the file system is full" in job.ended("FAILED")
+        assert "not enough room to write" in job.ended("FAILED")
         record, last = job.run.record, job.run.checkpoints / "last.ckpt"
         assert record.status == "failed" and record.error.type == "StorageFullError"
         assert read_checkpoint(last, training=True).progress.step == 0

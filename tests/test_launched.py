@@ -1,0 +1,45 @@
+"""Who is a rank: processes of torchrun and of srun, and not a Python that a job script calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from aqnet.jobs.script import _rank_and_world
+from aqnet.training.processes import _launched
+
+# What sbatch gives a job script of 2 nodes x 2 tasks; what srun adds (SLURM 22.05).
+JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash", "SLURM_NNODES": "2", "SLURM_NTASKS": "4"}
+JOB |= {"SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0"}
+STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3"}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch):
+    """No variables of a launcher."""
+    for name in (*JOB, *STEP, "RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_a_python_in_a_job_script_is_alone(nowhere):
+    for name, value in JOB.items():
+        nowhere.setenv(name, value)
+    assert _rank_and_world() == (0, 1) and _launched() is None
+
+
+def test_a_task_of_srun_is_a_rank_whatever_the_job_is_called(nowhere):
+    for name, value in (JOB | STEP).items():
+        nowhere.setenv(name, value)
+    assert _rank_and_world() == (3, 4)
+    environment, devices, nodes = _launched()
+    assert (devices, nodes) == (2, 2) and environment.global_rank() == 3
+    nowhere.setenv("SLURM_NTASKS", "1")  # srun -n1
+    assert _launched() is None
+
+
+def test_torchrun_goes_first(nowhere):
+    other = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
+    for name, value in (JOB | STEP | other).items():
+        nowhere.setenv(name, value)
+    assert _rank_and_world() == (1, 2)
+    assert _launched()[1:] == (2, 1)
