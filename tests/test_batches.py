@@ -394,9 +394,9 @@ def test_normalised_fields_are_the_formula_on_the_grid(years):
     time = samples.index.times[20]
     for channel, values in (
         ("psfc", at_time(years, time)[4]),
-        ("co -4 h", at_time(years, time - 4 * H)[DYNAMIC.index("co")]),
+        ("co_4h_ago", at_time(years, time - 4 * H)[DYNAMIC.index("co")]),
     ):
-        place = DYNAMIC.index(channel.split()[0])
+        place = DYNAMIC.index(channel.split("_")[0])
         wanted = (values - scale.mean[place]) / scale.spread[place]
         found = ready["inputs"][1, module.channels.index(channel)].numpy()
         np.testing.assert_allclose(found[years.mask], wanted[years.mask], rtol=1e-4, atol=1e-5)
