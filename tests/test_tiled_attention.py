@@ -122,4 +122,4 @@ def test_outputs_have_the_dtype_of_the_queries_and_no_second_derivative():
 
 
 def test_it_is_the_default_of_a_configuration_on_a_cpu():
-    assert PhysicsConfig().kernel == "by_device" and KERNEL_OF["cpu"] == "tiled"
+    assert PhysicsConfig().kernel == "by_device" and KERNEL_OF["cpu, 16 bit"] == "tiled"

@@ -47,8 +47,8 @@ def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> lis
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1 (ROCm too).")
 @click.option(
     "--kernel", type=click.Choice(["by_device", "tiled", "cpu", "efficient", "flash"]),
-    default="by_device", show_default=True, help="By device: tiled on a CPU, efficient on a GPU. "
-    "Also on a CPU cpu, which does what the others do; on a GPU flash (16 bit only).",
+    default="by_device", show_default=True,
+    help="By device: on a CPU cpu, in 16 bit tiled; on a GPU efficient. flash is of 16 bit only.",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
 @click.option("--threads", type=_NUMBER, help="CPU threads (default: torch's).")
