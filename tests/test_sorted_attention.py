@@ -195,7 +195,9 @@ def require_shapes(name: str) -> None:
     for each in (kernel, KERNELS[kernel.gradients]):
         try:
             each.forward(*torch.empty(3, 1, 1, 8, 8, device="meta", dtype=each.dtypes[0]), False)
-        except NotImplementedError:  # 2.4 does not
+        except NotImplementedError:
+            if torch.__version__ >= (2, 13):  # the pinned version knows them; 2.4.0 does not
+                raise
             pytest.skip(f"torch {torch.__version__} does not know the shapes of {name!r}")
 
 

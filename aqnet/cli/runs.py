@@ -6,23 +6,15 @@ from pathlib import Path
 
 import click
 
-from aqnet.cli.console import echo, need_lab
+from aqnet.cli.console import assignments_option, echo, files_option, need_lab
 
 __all__ = ["params", "run"]
 
 
 @click.command()
 @click.argument("notebook", type=click.Path(path_type=Path))
-@click.option(
-    "-p", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter; repeatable."
-)
-@click.option(
-    "-f",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="YAML file of parameters; repeatable, later files override earlier ones.",
-)
+@assignments_option
+@files_option
 @click.option(
     "--root",
     type=click.Path(path_type=Path),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aqnet.cli.console import need_lab
+from aqnet.cli.console import assignments_option, files_option, need_lab
 
 __all__ = ["submit"]
 
@@ -17,16 +17,8 @@ __all__ = ["submit"]
 @click.option(
     "--gpus", required=True, type=click.IntRange(1), help="Processes, one for each GPU (LUMI: GCD)."
 )
-@click.option(
-    "-p", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter; repeatable."
-)
-@click.option(
-    "-f",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="YAML file of parameters; repeatable, later files override earlier ones.",
-)
+@assignments_option
+@files_option
 @click.option("--account", help="Project to bill; the same as --set account=...")
 @click.option(
     "--set",

@@ -19,14 +19,19 @@ _BEIJING = ModelConfig(
     linear_part=True,
 )
 
+# The reference's size: 52.5 M parameters with its position embedding.
+_FULL_SIZE = {
+    "width": 768,
+    "depth": 6,
+    "heads": 8,
+    "mlp_ratio": 4.0,
+    "dropout": 0.1,
+    "drop_path": 0.1,
+    "decoder_depth": 2,
+}
+
 _CHINA = ModelConfig(
-    width=768,
-    depth=6,
-    heads=8,
-    mlp_ratio=4.0,
-    dropout=0.1,
-    drop_path=0.1,
-    decoder_depth=2,
+    **_FULL_SIZE,
     position="none",  # rotary in the physics: no weight is tied to a place of one grid
     physics=PhysicsConfig(ridge=True),
 )
@@ -36,13 +41,7 @@ _CHINA_REFERENCE = ModelConfig(
     tokens="full",
     calendar=False,
     position="learned",
-    width=768,
-    depth=6,
-    heads=8,
-    mlp_ratio=4.0,
-    dropout=0.1,
-    drop_path=0.1,
-    decoder_depth=2,
+    **_FULL_SIZE,
     physics=PhysicsConfig(elevation="source_uphill", plume="off", position="none"),
     physics_blocks="first_block_only",
 )
@@ -55,13 +54,7 @@ _PUBLISHED = ModelConfig(
     patch_norm=True,
     position="learned",
     lead_embedding="raw_hours",
-    width=768,
-    depth=6,
-    heads=8,
-    mlp_ratio=4.0,
-    dropout=0.1,
-    drop_path=0.1,
-    decoder_depth=2,
+    **_FULL_SIZE,
     outputs="all_variables",
     physics=PhysicsConfig(
         elevation="source_uphill",

@@ -170,7 +170,7 @@ def together(rank: int, processes: int, folder: Path) -> Iterator[None]:
         yield
     except InterruptedRunError:
         raise
-    except BaseException as error:
+    except BaseException as error:  # SystemExit too: the other ranks wait for this one
         end.acquire()
         _report(rank, failure, error)
         _leave(rank, error.exit_code if isinstance(error, AqnetError) else 1)
