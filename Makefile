@@ -111,7 +111,7 @@ test-slurm: data ## training on a real SLURM of 2 nodes on this machine (Debian 
 	$(call step,tests under SLURM,AQNET_SLURM=1 $(TEST) -q tests/slurm --durations=15)
 
 OLDEST_TORCH := torch==2.4.0
-OLDEST_TESTS := tests/test_*attention.py tests/test_aggregation.py tests/test_layers.py tests/test_network.py \
+OLDEST_TESTS := tests/test_*attention.py tests/test_aggregation.py tests/test_layers.py tests/test_network.py tests/test_network_order.py tests/test_domain.py \
   tests/test_published.py tests/test_loss.py tests/test_optimisation.py tests/test_schedule.py tests/test_loop.py \
   tests/test_resume.py tests/test_ddp.py tests/test_checkpoint.py tests/test_grid_forecaster.py tests/test_train_forecasters.py
 

@@ -22,7 +22,13 @@ setup(
     keywords=cfg["keywords"].split(),
     # namespace: the folder of the report's templates holds no Python
     packages=find_namespace_packages(include=["aqnet", "aqnet.*"], exclude=["*.__pycache__"]),
-    package_data={"aqnet": ["verification/templates/*.j2"]},
+    package_data={
+        "aqnet": [
+            "verification/templates/*.j2",
+            "verification/layouts/*.yaml",
+            "verification/tables/*",
+        ]
+    },
     install_requires=requirements("requirements"),
     extras_require={"lab": lab, "dev": lab + requirements("dev_requirements")},
     entry_points={"console_scripts": [cfg["console_scripts"]]},

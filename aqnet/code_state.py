@@ -1,47 +1,88 @@
-"""Which code is running: version of aqnet, commit and changed files of its work tree."""
+"""Which code is running: sources of aqnet, commit and changes of its work tree."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 from pathlib import Path
 
 from aqnet.config import Config
+from aqnet.io import sha256_file, sha256_json
 
-__all__ = ["GIT_STATE", "GitState", "git_state"]
+__all__ = ["GIT_STATE", "GitState", "git_state", "sources_digest"]
 
 GIT_STATE = "git_state.json"  # beside a copy of the code that was made to be run later
 
 
+# Whatever the user has set for `git diff`, the same changes give the same text.
+_DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--binary",
+         "--full-index", "--unified=3", "--diff-algorithm=myers", "--src-prefix=a/",
+         "--dst-prefix=b/", "HEAD")  # fmt: skip
+
+
 class GitState(Config):
-    """State of the code: `state` says in words why commit or dirty files are missing."""
+    """State of the code.
+
+    Attributes
+    ----------
+    state : str
+        In words; also why commit or dirty files are missing.
+    commit : str or None
+    dirty : tuple of str
+        Changed files, as `git status --porcelain` lists them.
+    diff_sha256 : str or None
+        Of the changes of tracked files against the commit.
+    sources_sha256 : str or None
+        `sources_digest` of the package; None in records older than it.
+    """
 
     state: str
     commit: str | None = None
     dirty: tuple[str, ...] = ()
+    diff_sha256: str | None = None
+    sources_sha256: str | None = None
 
 
-def _git(*arguments: str, folder: Path) -> str:
+def sources_digest(folder: str | Path) -> str:
+    """SHA-256 over names and bytes of all files of a package, byte code and hidden ones aside."""
+    folder, found = Path(folder), {}
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [n for n in folders if n != "__pycache__" and not n.startswith(".")]
+        for path in (Path(parent) / n for n in names if not n.startswith(".")):
+            if path.suffix != ".pyc" and path.name != GIT_STATE:
+                found[path.relative_to(folder).as_posix()] = sha256_file(path)
+    return sha256_json(found)
+
+
+def _git(*arguments: str, folder: Path) -> bytes:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def git_state(folder: str | Path) -> GitState:
-    """Commit and changed files (as `git status --porcelain` lists them) of a work tree.
+    """State of the work tree that holds a package.
 
     Of a staged copy of the code: what was recorded when it was made.
     """
     folder = Path(folder)
     if (folder / GIT_STATE).is_file():
         return GitState.model_validate_json((folder / GIT_STATE).read_bytes())
+    sources = sources_digest(folder)
     try:
         status = _git("status", "--porcelain", "--untracked-files=normal", folder=folder)
     except FileNotFoundError:
-        return GitState(state="git is not installed")
+        return GitState(state="git is not installed", sources_sha256=sources)
     except subprocess.CalledProcessError as error:
-        return GitState(state=f"no git state: {error.stderr.strip()}")
-    dirty = tuple(line for line in status.splitlines() if line)
+        said = error.stderr.decode(errors="replace").strip()
+        return GitState(state=f"no git state: {said}", sources_sha256=sources)
+    dirty = tuple(line for line in status.decode(errors="replace").splitlines() if line)
     try:
-        commit = _git("rev-parse", "--verify", "HEAD", folder=folder).strip()
+        commit = _git("rev-parse", "--verify", "HEAD", folder=folder).decode().strip()
     except subprocess.CalledProcessError:
-        return GitState(state="no commit yet", dirty=dirty)
-    return GitState(state="dirty" if dirty else "clean", commit=commit, dirty=dirty)
+        return GitState(state="no commit yet", dirty=dirty, sources_sha256=sources)
+    diff = hashlib.sha256(_git(*_DIFF, folder=folder)).hexdigest()
+    state = "dirty" if dirty else "clean"
+    return GitState(
+        state=state, commit=commit, dirty=dirty, diff_sha256=diff, sources_sha256=sources
+    )

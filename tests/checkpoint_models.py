@@ -42,7 +42,7 @@ def domain(patch: int = 2, whole: bool = False, caches: bool = False) -> Domain:
         return Domain(grid, mask, static)
     count = SHAPE[0] * SHAPE[1] // patch**2
     left, right = rng.uniform(0, 20, (2, count, 3)).astype(np.float32)
-    ridge = RidgeFactors(left, right, {"relative": 0.1}, {"rank": 3})
+    ridge = RidgeFactors(left, right, {"relative": 0.1}, {"rank": 3, "grid_sha256": grid.digest})
     active = grid.active_patches(mask, patch)
     orders = build_orders(scan_spec(grid, patch, (2, 2), 8, 1, active))
     return Domain(grid, mask, static, ridge, orders)

@@ -22,7 +22,7 @@ class Rank:
     told_at: float
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -44,7 +44,7 @@ def run_ranks(world: int, folder: Path, target: Callable, *arguments, timeout: f
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     ranks = [
         context.Process(target=_main, args=(rank, world, port, folder, target, arguments))
         for rank in range(world)

@@ -11,6 +11,7 @@ from aqnet.cli.bench_step import step
 from aqnet.errors import AqnetError
 from aqnet.training import bench_step
 from aqnet.training.bench_step import CASES, Size, StepCost, step_costs
+from aqnet.training.cost import count_operations
 
 SMALL = Size("china_32x64", width=32, depth=2, heads=4)
 
@@ -38,7 +39,7 @@ def test_a_step_trains(case):
 
 def test_operations_of_the_published_form_by_hand():
     network, inputs = bench_step._make("published", SMALL)
-    flop, tokens = bench_step._counted(network, inputs)
+    flop, tokens = count_operations(network, inputs)
     n, d, v, layers = 16 * 32, 32, 15, 2
     blocks = layers * (2 * 12 * n * d * d)
     aggregation = 2 * n * d * d * (1 + 2 * v + 1)  # query, keys and values, output
@@ -54,7 +55,7 @@ def test_operations_of_the_published_form_by_hand():
 def test_operations_of_ours_are_fewer_and_fall_with_the_tokens():
     count = {}
     for case in ("published", "full", "active"):
-        count[case], tokens = bench_step._counted(*bench_step._make(case, SMALL))
+        count[case], tokens = count_operations(*bench_step._make(case, SMALL))
         assert tokens == (239 if case == "active" else 512)
     assert count["active"] < 0.6 * count["full"] < 0.6 * count["published"]
 

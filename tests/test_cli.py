@@ -18,7 +18,9 @@ import aqnet as package
 from aqnet.cli import main
 from aqnet.errors import ParameterError
 from aqnet.io import sha256_file
+from aqnet.jobs import execute
 from aqnet.jobs.runs import RunFolder, list_runs
+from aqnet.training.heartbeat import HEARTBEAT, Beat, write_beat
 
 TYPED = """\
 rate: float = 0.1  # learning rate [1] {1e-6..1}
@@ -187,6 +189,21 @@ def test_error_of_aqnet_in_a_cell_decides_message_and_exit_code(tmp_path):
     assert "lead time 500 h\n  expected: at most 96 h\n  found:    500 h" in done.stderr
     assert "ParameterError:" not in done.stderr and "Traceback" not in done.stderr
     assert only_run(tmp_path).record.error.type == "ParameterError"
+
+
+def test_a_stopped_training_has_the_time_of_a_step_and_is_told_how_to_go_on(tmp_path):
+    """At full size on two cores a step takes a minute: killed before its end, it is lost."""
+    run = RunFolder.create("nbs/train/forecast.ipynb", {}, tmp_path)
+    assert execute._grace_s(run) == execute.GRACE_S
+    beat = Beat(rank=0, world=1, host="a", pid=1, attempt="b", own_seconds_per_step=80.0)
+    (run.path / HEARTBEAT).mkdir(exist_ok=True)
+    write_beat(run.path / HEARTBEAT, beat)
+    assert execute._grace_s(run) == execute.GRACE_S + 160
+    assert "to repeat it" in str(execute._interrupted(run, "forecast", signal.SIGINT))
+    run.checkpoints.mkdir(exist_ok=True)
+    (run.checkpoints / "last.ckpt").touch()
+    said = str(execute._interrupted(run, "forecast", signal.SIGINT))
+    assert f"to go on, add -p resume={run.checkpoints / 'last.ckpt'}" in said
 
 
 def test_a_cell_that_was_stopped_by_a_signal_of_its_own_is_interrupted_not_failed(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -17,12 +18,14 @@ from toy_training import config, problem
 from aqnet.errors import InterruptedRunError, RunError
 from aqnet.training.checkpoint import read_checkpoint
 from aqnet.training.loop import train
-from aqnet.training.processes import as_one, open_fabric
-from aqnet.training.shutdown import FAILURE
+from aqnet.training.processes import FAILURES, as_one, open_fabric
 
 # 20 steps of 8 samples; 41 and 11 samples are no multiples of anything
 SETTINGS = {"max_epochs": 4, "batch_size": 1, "effective_batch": 8, "warmup_steps": 2,
             "max_bad_batches": 1}  # fmt: skip
+
+
+SHORT = {"max_steps": 3, "warmup_steps": 0}
 
 
 def fresh():
@@ -128,6 +131,13 @@ def failing_to_open(rank: int, folder: Path) -> None:
     train(fresh(), config(**SETTINGS), folder / "opening", echo=lambda line: None, fabric=fabric)
 
 
+def compiled(rank: int, folder: Path) -> None:
+    """A few steps with torch.compile, its code made by the C++ compiler."""
+    settings = config(**SETTINGS | SHORT, compile=True)
+    curve = train(fresh(), settings, folder / "compiled", echo=lambda line: None)
+    (folder / f"compiled_{rank}.json").write_text(json.dumps(summary(curve)))
+
+
 def alone(rank: int, folder: Path) -> None:
     """A single process under torchrun."""
     settings = config(**SETTINGS)
@@ -186,6 +196,19 @@ def test_two_processes_resume_exactly(two):
         torch.testing.assert_close(value, parts[1].state[name], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_two_compiled_processes_are_one_that_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    assert [rank.code for rank in run_ranks(2, tmp_path, compiled)] == [0, 0]
+    settings = config(**SETTINGS | SHORT)
+    plain = summary(train(fresh(), settings, tmp_path / "plain", echo=lambda line: None))
+    for rank in range(2):
+        curve = json.loads((tmp_path / f"compiled_{rank}.json").read_text())
+        for name, values in curve.items():
+            np.testing.assert_allclose(values, plain[name], rtol=1e-4, err_msg=name)
+
+
 def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all(two):
     folder, ranks = two
     skipped = [line for line in (folder / "poisoned.txt").read_text().splitlines()
@@ -209,7 +232,8 @@ def test_a_rank_that_fails_brings_all_down_its_traceback_first(tmp_path):
     assert "rank 0 stops, because another rank failed" in ranks[0].stderr
     assert "Traceback" not in ranks[0].stderr
     assert ranks[1].told_at <= ranks[0].told_at
-    assert "ValueError: sample 3 is broken" in (tmp_path / "failing" / FAILURE).read_text()
+    (failure,) = (tmp_path / "failing").glob(FAILURES)
+    assert "ValueError: sample 3 is broken" in failure.read_text()
 
 
 def test_a_rank_that_fails_before_the_training_brings_all_down(tmp_path):
@@ -218,7 +242,8 @@ def test_a_rank_that_fails_before_the_training_brings_all_down(tmp_path):
     assert (tmp_path / "noted_1").read_text() == "ValueError: no store here"
     # the first rank alone writes the run folder: it must hear of it before a launcher ends it
     assert (tmp_path / "noted_0").read_text().startswith("RunError: rank 0 stops, because another")
-    assert "ValueError: no store here" in (tmp_path / "opening" / FAILURE).read_text()
+    (failure,) = (tmp_path / "opening").glob(FAILURES)
+    assert "ValueError: no store here" in failure.read_text()
 
 
 def test_a_single_process_of_torchrun_is_one_and_keeps_nothing_of_old_steps(one, tmp_path):

@@ -11,7 +11,7 @@ from toy_training import config, problem
 
 from aqnet.errors import RunError
 from aqnet.model.attention import ModelError
-from aqnet.training import loop
+from aqnet.training import loop, saving
 from aqnet.training.checkpoint import read_checkpoint
 from aqnet.training.folder import CheckpointFolder, to_resume
 from aqnet.training.loop import train
@@ -53,7 +53,7 @@ def damage(path) -> None:
 
 @pytest.mark.parametrize("judgement", [1, 2, 3, 4])
 def test_killed_before_the_last_checkpoint_of_a_judgement(whole, tmp_path, monkeypatch, judgement):
-    left, real = [judgement], loop.write_checkpoint
+    left, real = [judgement], saving.write_checkpoint
 
     def write(path, checkpoint):
         if path.name == "last.ckpt":
@@ -62,7 +62,7 @@ def test_killed_before_the_last_checkpoint_of_a_judgement(whole, tmp_path, monke
                 raise FullError
         return real(path, checkpoint)
 
-    monkeypatch.setattr(loop, "write_checkpoint", write)
+    monkeypatch.setattr(saving, "write_checkpoint", write)
     with pytest.raises(FullError):
         train(problem(), config(keep_best=1), tmp_path, echo=quiet)
     # the best one may be new already; the older one, which last.ckpt names, is still there
@@ -85,6 +85,15 @@ def test_best_checkpoints_go_when_no_checkpoint_to_resume_from_names_them(tmp_pa
 
 
 # ---- damaged
+
+
+def test_a_last_checkpoint_that_is_gone_has_one_before_it(tmp_path):
+    cut_run(tmp_path, 20, **EVERY_STEP)
+    (tmp_path / "last.ckpt").unlink()
+    checkpoint, path, note = to_resume(tmp_path, "auto")
+    assert path.name == "last-previous.ckpt" and note == "last.ckpt is not used: it is gone"
+    train(problem(), config(**EVERY_STEP), tmp_path, "auto", echo=quiet)
+    assert checkpoint.progress.step < read_checkpoint(tmp_path / "last.ckpt").progress.step == 15
 
 
 def test_a_damaged_last_checkpoint_has_one_before_it(whole, tmp_path):

@@ -53,7 +53,8 @@ def domain(patch: int | None = None) -> Domain:
     left, right = rng.uniform(0, 20, (2, count, 3)).astype(np.float32)
     active = GRID.active_patches(MASK, patch)
     orders = build_orders(scan_spec(GRID, patch, (4, 4), 8, 2, active))
-    return Domain(GRID, MASK, STATIC_FIELDS, RidgeFactors(left, right, {}, {"a": 1}), orders)
+    ridge = RidgeFactors(left, right, {}, {"grid_sha256": GRID.digest})
+    return Domain(GRID, MASK, STATIC_FIELDS, ridge, orders)
 
 
 def moments() -> list[torch.Tensor]:
@@ -260,6 +261,20 @@ def test_an_absent_input_has_no_weight_and_no_other_sample_notices():
 
 
 # ---- lead times
+
+
+def test_a_day_hour_by_hour_from_one_initialisation():
+    model = build(lead_mode="one", lead_times_h=(12, 96))
+    batch = batch_of(leads_h=[[12], [12]])
+    found = model.at_leads(batch, range(1, 25))
+    assert found.shape == (2, 24, 6, 32, 64)
+    for hour in (1, 7, 24):
+        alone = model(batch_of(leads_h=[[hour], [hour]]))[:, 0]
+        assert torch.equal(found[:, hour - 1].nan_to_num(-1), alone.nan_to_num(-1))
+    with pytest.raises(ModelError, match="1 to 120 h"):
+        model.at_leads(batch, [1, 121])
+    with pytest.raises(ModelError, match="other lead times than the model"):
+        build().at_leads(batch, range(1, 25))
 
 
 def test_one_lead_a_pass():

@@ -64,6 +64,14 @@ def test_shipped_manifests(name):
     assert splits["test"].end == np.datetime64("2018-12-31T16")
 
 
+def test_commands_find_a_manifest_by_name_or_path(tmp_path):
+    assert load_manifest(SHIPPED / "twin.yaml").called == "twin"
+    path = write_manifest(tmp_path)
+    assert load_manifest(path).called == str(path)
+    with pytest.raises(CoverageError, match=f"aqnet data record {path}"):
+        open_years(load_manifest(path), tmp_path)
+
+
 def test_caqra_says_what_is_not_known():
     manifest = load_manifest(SHIPPED / "caqra.yaml")
     assert manifest.doi == "10.11922/sciencedb.00053"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from aqnet.jobs.script import _rank_and_world
-from aqnet.training.processes import _launched
+from aqnet.training import processes
+from aqnet.training.config import TrainingConfig
+from aqnet.training.processes import _launched, open_fabric
 
 # What sbatch gives a job script of 2 nodes x 2 tasks; what srun adds (SLURM 22.05).
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash", "SLURM_NNODES": "2", "SLURM_NTASKS": "4"}
@@ -43,3 +47,22 @@ def test_torchrun_goes_first(nowhere):
         nowhere.setenv(name, value)
     assert _rank_and_world() == (1, 2)
     assert _launched()[1:] == (2, 1)
+
+
+def test_collectives_have_the_timeout_of_the_settings(nowhere):
+    """It is that of the DDP strategy: a library's own default would be another."""
+    seen: dict = {}
+
+    class Launched:
+        def __init__(self, **options: object) -> None:
+            seen.update(options)
+
+        def launch(self) -> None:
+            pass
+
+    nowhere.setattr(processes, "Fabric", Launched)
+    for name, value in (JOB | STEP).items():
+        nowhere.setenv(name, value)
+    open_fabric(TrainingConfig(collective_timeout_minutes=7))
+    assert seen["strategy"]._timeout == timedelta(minutes=7)
+    assert (seen["devices"], seen["num_nodes"]) == (2, 2)

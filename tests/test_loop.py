@@ -15,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy_training import ToySamples, config, problem
 
 from aqnet.errors import RunError, StorageFullError
-from aqnet.training import loop
+from aqnet.training import loop, saving
 from aqnet.training.checkpoint import read_checkpoint
 from aqnet.training.folder import CheckpointFolder
-from aqnet.training.loaders import chosen_samples, training_loader
+from aqnet.training.loaders import chosen_samples, training_loader, validation_loader
 from aqnet.training.logs import RunLog
 from aqnet.training.loop import train
 from aqnet.training.loss import CellLoss, Objective
@@ -137,6 +137,20 @@ def test_a_sample_limit_is_spread_over_the_split(tmp_path):
     assert len(list(loader)) == 4 and seen == set(chosen_samples(40, 16).tolist())
 
 
+def test_a_limit_on_validation_samples_is_spread_over_the_split(tmp_path):
+    settings, judged = config(max_validation_samples=9), []
+    fabric, samples = open_fabric(settings), ToySamples(40)
+    samples.on_batch = judged.extend
+    list(validation_loader(samples, settings, fabric))
+    assert judged == chosen_samples(40, 9).tolist()
+    ready = problem()
+    ready.validation.on_batch = judged.extend
+    judged.clear()
+    run(tmp_path, ready, max_validation_samples=5, validate_every=0, max_epochs=1, warmup_steps=0)
+    assert sorted(set(judged)) == chosen_samples(len(ready.validation), 5).tolist()
+    assert len(judged) == 2 * 5
+
+
 # ---- safety
 
 
@@ -246,7 +260,7 @@ def test_early_stopping_counts_epochs(tmp_path):
 
 
 def test_checkpoints_come_by_time(tmp_path, monkeypatch):
-    clock, written, real = [0.0], [], loop.write_checkpoint
+    clock, written, real = [0.0], [], saving.write_checkpoint
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
 
     def write(path, checkpoint):
@@ -254,7 +268,7 @@ def test_checkpoints_come_by_time(tmp_path, monkeypatch):
             written.append(checkpoint.progress.step)
         return real(path, checkpoint)
 
-    monkeypatch.setattr(loop, "write_checkpoint", write)
+    monkeypatch.setattr(saving, "write_checkpoint", write)
     ready = problem()
     ready.train.on_batch = lambda numbers: clock.__setitem__(0, clock[0] + 170)  # 340 s a step
     run(tmp_path, ready, validate_every=15, checkpoint_minutes=15.0)

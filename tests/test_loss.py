@@ -132,4 +132,7 @@ def test_judging_is_the_formula_whatever_the_batches(one_lead):
         plain = sums / ready.loss_weights.double().numpy() / counts
         scale = ready.model.scale.flatten().numpy()
         np.testing.assert_allclose(judged.rmse, np.sqrt(plain) * scale, rtol=1e-6)
+        assert (judged.errors.n == counts).all()
+        assert (abs(judged.errors.bias()) <= judged.errors.mae() * (1 + 1e-9)).all()
+        assert (judged.errors.mae() <= judged.rmse * (1 + 1e-9)).all()
         assert judged.loss == pytest.approx(found[0].loss, rel=1e-7)

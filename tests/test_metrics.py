@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scores import continuous as reference
 
-from aqnet.metrics import ErrorSums, VerificationError
+from aqnet.metrics import (
+    ErrorSums,
+    VerificationError,
+    anomaly_correlation_over_space_time,
+    centred_rmse_over_space_time,
+)
 
 SCORES = ("rmse", "mae", "bias", "correlation")
 
@@ -233,3 +238,72 @@ def test_wrong_shapes_are_refused():
         sums_of(forecast, truth, shape=(3, 2))
     with pytest.raises(VerificationError, match="cannot be merged"):
         ErrorSums((2, 3)).merge(ErrorSums((3, 2)))
+
+
+# ---- pooling, exchange between processes, anomalies
+
+
+def test_pooled_cells_are_one_cell():
+    forecast, truth = sample(offset=1e4)
+    weight = np.random.default_rng(1).random(truth.shape)
+    apart, pooled = sums_of(forecast, truth, weight, (2, 3, 4)), sums_of(forecast, truth, weight)
+    for name in (*SCORES, "centred_rmse"):
+        ours = getattr(apart.pool((-1,)), name)()
+        np.testing.assert_allclose(ours, getattr(pooled, name)(), rtol=1e-9)
+    every = sums_of(np.moveaxis(forecast, 0, -1)[None], np.moveaxis(truth, 0, -1)[None], shape=())
+    one = sums_of(forecast, truth).pool((0, 1))
+    assert one.shape == () and one.rmse() == pytest.approx(every.rmse(), rel=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 300), max_size=5),
+    offset=st.sampled_from([0.0, 1e4, -1e5]),
+    seed=st.integers(0, 1000),
+)
+def test_gathered_vectors_of_processes_give_the_whole(cuts, offset, seed):
+    forecast, truth = sample(seed=seed, offset=offset)
+    whole = sums_of(forecast, truth)
+    edges = [0, *sorted(cuts), 300]
+    flat = np.stack([sums_of(forecast[a:b], truth[a:b]).flat() for a, b in pairwise(edges)])
+    merged = ErrorSums.merge_flat((2, 3), flat)
+    for name in SCORES:
+        np.testing.assert_allclose(getattr(merged, name)(), getattr(whole, name)(), rtol=1e-9)
+
+
+def test_moments_can_be_added_to_some_cells():
+    forecast, truth = sample()
+    part = sums_of(forecast[:, 1, :2], truth[:, 1, :2], shape=(2,))
+    sums = ErrorSums((2, 3)).add_moments(part.state, (1, slice(0, 2)))
+    np.testing.assert_array_equal(sums.rmse()[1, :2], part.rmse())
+    assert sums.n.sum() == part.n.sum()
+
+
+def test_centred_rmse_forgives_the_bias():
+    forecast, truth = sample(seed=3)
+    sums = sums_of(forecast, truth)
+    squared = sums.rmse() ** 2 - sums.bias() ** 2
+    np.testing.assert_allclose(centred_rmse_over_space_time(sums) ** 2, squared, rtol=1e-9)
+    shifted = sums_of(forecast + 100, truth)
+    np.testing.assert_allclose(shifted.centred_rmse(), sums.centred_rmse(), rtol=1e-9)
+
+
+def test_anomaly_correlation_equals_its_definition_and_the_library():
+    forecast, truth = sample(seed=5, offset=200.0)
+    usual = 200 + 10 * np.random.default_rng(2).standard_normal((1, 2, 3, 4))
+    weight = np.random.default_rng(1).random(4)
+    f, o = forecast - usual, truth - usual
+    sums, keep = sums_of(f, o, weight), np.isfinite(o)
+    for i, j in np.ndindex(2, 3):
+        k = keep[:, i, j]
+        w = np.broadcast_to(weight, k.shape)[k]
+        a, b = f[:, i, j][k], o[:, i, j][k]
+        expected = (w * a * b).sum() / np.sqrt((w * a * a).sum() * (w * b * b).sum())
+        found = anomaly_correlation_over_space_time(sums)[i, j]
+        assert found == pytest.approx(expected, rel=1e-10)
+    dims = ("time", "lead", "pollutant", "station")
+    r = reference.correlation.pearsonr(
+        xr.DataArray(f, dims=dims), xr.DataArray(o, dims=dims), preserve_dims=["lead", "pollutant"]
+    )
+    np.testing.assert_allclose(sums_of(f, o).correlation(), r, rtol=1e-9)  # the centred form
+    assert np.isnan(anomaly_correlation_over_space_time(ErrorSums((2,)))).all()

@@ -60,6 +60,7 @@ REFUSED = [
     ({"outputs": "all_variables", "optional_inputs": ("co",)}, "all targets among the required"),
     ({"dropout": 1.0}, "dropout"),
     ({"drop_path": -0.1}, "drop_path"),
+    ({"drop_path": 0.1, "depth": 1}, "drop_path = 0.1 with depth = 1"),
     ({"input_noise": float("nan")}, "input_noise"),
 ]
 

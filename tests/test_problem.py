@@ -36,6 +36,7 @@ from aqnet.model.scan_orders import build_orders, scan_spec
 from aqnet.model.statistical import STATISTICAL, situation_at
 from aqnet.training import problem as problem_module
 from aqnet.training.config import TrainingConfig
+from aqnet.training.data_digests import data_sources
 from aqnet.training.problem import grid_problem, open_problem, station_problem
 from aqnet.training.setup import batches, choose_start, prepare
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
@@ -287,6 +288,35 @@ def test_caches_are_read_and_part_of_the_identity(recorded, tmp_path, monkeypatc
     manifest = load_manifest(recorded[0])
     again = grid_problem(manifest, model, QUICK, recorded[1], terrain=moved)
     assert again.identity == problem.identity
+
+
+def test_the_digests_of_an_identity_are_found_again(recorded, tmp_path, monkeypatch):
+    monkeypatch.setenv("AQNET_DATA", str(tmp_path))
+    path, folder = recorded
+    scan = ScanConfig(mode="region", regions=(4, 4), sectors=8, lane_patches=2, rank_embedding=True)
+    model = ModelConfig(**SMALL, physics=PhysicsConfig(ridge=True), scan=scan)
+    experiment = SimpleNamespace(
+        manifest=str(path), model=model, training=QUICK, store=None, folder=folder, scan=None,
+        terrain=None,
+    )  # fmt: skip
+    place = GRIDS["china_32x64"]
+    terrain = ridge_path(ridge_spec(place, 4))
+    save_ridge(terrain, ridge_spec(place, 4))
+    spec = scan_spec(place, 4, (4, 4), 8, 2, place.active_patches(made_up_mask(place), 4))
+    save_scan(scan_path(spec), build_orders(spec))
+    recorded_digests = open_problem(experiment).identity.digests()
+    sources = data_sources(experiment)
+    assert sources.keys() == recorded_digests.keys()
+    assert {name: source.digest() for name, source in sources.items()} == recorded_digests
+    assert all(source.path().exists() for source in sources.values())
+    assert sources["terrain"].path() == terrain
+    content = bytearray(terrain.read_bytes())
+    content[-1] ^= 1
+    terrain.write_bytes(content)
+    with pytest.raises(CacheError):
+        data_sources(experiment)["terrain"].digest()
+    terrain.unlink()
+    assert not data_sources(experiment)["terrain"].path().exists()
 
 
 def test_data_that_cannot_serve(recorded, tmp_path):

@@ -10,6 +10,7 @@ from test_structure import ROOT
 
 from aqnet.errors import ParameterError, RunError
 from aqnet.jobs.binding import check_binding, cpu_list
+from aqnet.jobs.machine import Machine
 from aqnet.jobs.parameters import parse_parameters, resolve
 from aqnet.jobs.profiles import (
     GIVEN,
@@ -97,7 +98,7 @@ def test_settings_by_hand():
                        ("partitoin", "x"), ("image", "/x.sif")]:  # fmt: skip
         with pytest.raises(ParameterError):
             load_profile("cpu").given({name: text})
-    assert set(GIVEN) - {"image"} <= set(Profile.model_fields)
+    assert set(GIVEN) - {"image"} <= set(Profile.model_fields) | set(Machine.model_fields)
     with pytest.raises(ParameterError, match="one entry per process"):
         load_profile("lumi").given({"per_node": "4"})
 
@@ -127,6 +128,26 @@ def test_masks_of_lumi_are_the_seven_cores_beside_each_gcd(lumi):
     assert all(found == list(range(found[0], found[0] + 7)) for found in cores)
     assert [found[0] // 16 for found in cores] == list(lumi.gpu_numa.value)
     assert lumi.cpus_per_task.value == 7
+
+
+def test_lumi_hides_no_gpu_and_counts_tmp_as_memory(lumi):
+    assert lumi.gpu_request.value == "gpus-per-node"
+    hiding = {"ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"}
+    assert hiding <= set(lumi.unset) and not {"gpus-per-task", "gpu-bind"} & set(lumi.srun)
+    assert "/tmp is memory" in lumi.memory_gb.reason
+    folders = {lumi.environment[f"MIOPEN_{name}"].value for name in ("USER_DB_PATH",
+               "CUSTOM_CACHE_DIR")}  # fmt: skip
+    assert folders == set(lumi.folders.value) == {"/tmp/aqnet-miopen-{job}"}
+    assert lumi.machine.unknown() == {}
+
+
+def test_figures_of_a_machine_are_given_by_name():
+    given = load_profile("generic-cuda").given(SITE | {"gpu_memory_gb": "80", "launch_s": "0"})
+    assert given.machine.known("gpu_memory_gb") == 80 and given.machine.known("launch_s") == 0
+    assert given.machine.known("latency_us") is None and "latency_us" in given.machine.unknown()
+    for wrong in ({"gpu_memory_gb": "0"}, {"gpu_memory_gb": "much"}, {"peak_tflops": "1"}):
+        with pytest.raises(ParameterError):
+            load_profile("generic-cuda").given(wrong)
 
 
 def sysfs(folder, gpu_nodes):

@@ -259,9 +259,8 @@ def test_the_imported_network_forecasts_as_published(layout, alpha):
 @pytest.mark.parametrize("shape", [(256, 4), (4, 256)])
 def test_every_offset_of_the_relative_position_is_as_published(shape):
     """128 patches down or across: each bucket of that direction, on both sides."""
-    sizes = SIZES | {"depth": 1}
-    form = filled(shape=shape, **sizes)
-    network = network_of(import_state(form.state_dict(), shape=shape, **sizes), shape)
+    form = filled(shape=shape, **SIZES)
+    network = network_of(import_state(form.state_dict(), shape=shape, **SIZES), shape)
     x, hours = fields(shape), torch.tensor([24.0])
     found = forecast(network, x, hours)
     torch.testing.assert_close(found, form(x, hours)[:, OUT], atol=1e-5, rtol=0)

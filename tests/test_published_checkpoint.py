@@ -14,6 +14,7 @@ from aqnet.model.attention import ModelError
 from aqnet.model.published import expected_shapes, published_config
 from aqnet.model.published_import import import_state
 from aqnet.training.checkpoint import load_checkpoint, read_checkpoint
+from aqnet.training.checkpoint_report import describe_checkpoint
 from aqnet.training.published_checkpoint import published_domain, save_imported
 from aqnet.variables import INPUTS, TARGETS
 
@@ -65,7 +66,7 @@ def test_named_exceptions_are_taken_and_reported(path, tmp_path):
 
 def test_a_checkpoint_is_complete(tmp_path):
     """A narrow network at the published grid; the forecast comes from the file alone."""
-    sizes = {"width": 16, "depth": 1, "heads": 2}
+    sizes = {"width": 16, "depth": 2, "heads": 2}
     imported = import_state(filled(**sizes).state_dict(), **sizes)
     source, output = tmp_path / "source.pt", tmp_path / "imported.ckpt"
     source.write_bytes(b"any")
@@ -74,6 +75,7 @@ def test_a_checkpoint_is_complete(tmp_path):
     assert read.sha256 == digest
     assert read.identity is None
     assert any("source.pt" in note for note in read.notes)
+    assert "none: not trained here, see the notes" in describe_checkpoint(output)
     assert loaded.model.channels == INPUTS
     for name, value in imported.state.items():
         assert torch.equal(loaded.model.network.state_dict()[name], value)

@@ -183,6 +183,8 @@ def test_another_terrain_or_rank_is_refused(spec, path):
         load_ridge(path, lifted)
     with pytest.raises(CacheError, match=r"\(rank\)(.|\n)*aqnet terrain build .*--rank 6"):
         load_ridge(path, dataclasses.replace(spec, rank=6))
+    with pytest.raises(CacheError, match=r"\(grid_sha256\)"):
+        load_ridge(path, dataclasses.replace(spec, grid_sha256="0" * 64))
 
 
 def test_missing_and_damaged_files_name_the_command(spec, path):

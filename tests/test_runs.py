@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import socket
 import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from notebook_tools import make_notebook
 
-from aqnet.code_state import git_state
-from aqnet.errors import RunError
-from aqnet.jobs import runs
+import aqnet
+from aqnet.code_state import git_state, sources_digest
+from aqnet.errors import ParameterError, RunError
 from aqnet.jobs.notebook import code_digest, read_notebook
 from aqnet.jobs.runs import (
     Failure,
@@ -20,7 +27,9 @@ from aqnet.jobs.runs import (
     list_runs,
     notebook_label,
     parameters_hash,
+    present_environment,
 )
+from aqnet.jobs.runs.creation import make_new_folder
 
 VALUES = {"learning_rate": 1e-4, "hours": [12, 24], "run_dir": "", "name": "a"}
 DIGEST = "0" * 64
@@ -54,11 +63,9 @@ def test_parameters_hash_ignores_order_and_run_folder_but_not_types():
     assert parameters_hash({"a": True}) != parameters_hash({"a": "true"})
 
 
-def test_runs_of_the_same_second_get_different_folders(tmp_path, monkeypatch):
-    moment = runs._now()
-    monkeypatch.setattr(runs, "_now", lambda: moment)
-    made = [RunFolder.create("demo", {}, tmp_path).path.name for _ in range(3)]
-    assert made == [made[0], f"{made[0]}-2", f"{made[0]}-3"]
+def test_runs_of_the_same_second_get_different_folders(run):
+    made = [make_new_folder(run.path.parent, run.record, VALUES).name for _ in range(2)]
+    assert made == [f"{run.path.name}-2", f"{run.path.name}-3"]
 
 
 @pytest.mark.parametrize(
@@ -126,17 +133,93 @@ def test_a_folder_without_record_is_refused(tmp_path):
         RunFolder.open(tmp_path)
 
 
-def test_provenance_names_versions_machine_and_parameters(run):
+def test_provenance_names_parameters_and_code(run):
     provenance = run.provenance
     assert provenance.parameters_sha256 == parameters_hash(VALUES)
-    assert provenance.packages["numpy"] == np.__version__
-    assert all(provenance.packages[name] for name in ("torch", "lightning", "zarr", "papermill"))
-    assert provenance.python.startswith("3.") and provenance.cpu_count >= provenance.cpu_usable >= 1
-    assert provenance.data == {}
+    assert provenance.aqnet == aqnet.__version__ and provenance.data == {}
+    assert provenance.git.sources_sha256 == sources_digest(Path(aqnet.__file__).parent)
 
 
-def test_missing_package_is_recorded_by_name():
-    assert runs._version("no-such-package-of-aqnet") == "not installed"
+def test_a_folder_of_version_1_is_read_without_what_it_lacks(run):
+    file = run.path / "provenance.json"
+    new = json.loads(file.read_text())
+    old = {k: v for k, v in new.items() if k not in ("script_sha256", "places")}
+    old |= {"packages": {"torch": "2.9.0"}, "python": "3.11", "platform": "Linux", "cpu_count": 8}
+    old |= {"cpu_usable": 2, "schema_version": 1, "git": {"state": "clean", "commit": "a" * 40}}
+    file.write_text(json.dumps(old))
+    provenance = run.provenance
+    assert provenance.parameters_sha256 == new["parameters_sha256"]
+    assert provenance.script_sha256 is provenance.git.diff_sha256 is run.environment is None
+    file.write_text(json.dumps(old | {"schema_version": 3}))
+    with pytest.raises(RunError, match=r"provenance.json of schema version 2\n.*schema_version"):
+        run.provenance  # noqa: B018
+
+
+# ---- starts
+
+
+def test_each_start_is_recorded_with_its_place_environment_and_end(run):
+    run.set_status("running")
+    (first,) = run.attempts
+    assert first.status == "running" and first.ended is None and first.command == tuple(sys.argv)
+    assert (first.launcher, first.processes, first.job) == ("none", 1, None)
+    assert first.host == first.hosts == socket.gethostname() and first.pid == os.getpid()
+    run.set_status("failed", Failure(type="ValueError", message="boom"), 1)
+    run.set_status("running")
+    run.set_status("complete", exit_code=0)
+    ends = [(a.number, a.status, a.exit_code, a.log) for a in run.attempts]
+    assert ends == [
+        (1, "failed", 1, "logs/attempt-1.log"),
+        (2, "complete", 0, "logs/attempt-2.log"),
+    ]
+    assert run.attempts[0].error.message == "boom" and run.attempts[1].error is None
+    assert run.log_path == run.path / "logs" / "attempt-2.log"
+
+
+def test_a_start_that_never_told_its_end_is_lost(run):
+    run.set_status("running")
+    run.set_status("running")
+    assert [a.status for a in run.attempts] == ["lost", "running"]
+
+
+def test_a_refused_job_has_no_start(run):
+    run.set_status("failed", Failure(type="RunError", message="SLURM refuses the job"))
+    assert run.attempts == []
+
+
+def test_a_start_under_slurm_is_known_by_its_job(run, monkeypatch):
+    (run.path / "logs").mkdir()
+    for restart in (0, 1):
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+        monkeypatch.setenv("SLURM_STEP_ID", "0")
+        monkeypatch.setenv("SLURM_PROCID", "0")
+        monkeypatch.setenv("SLURM_NTASKS", "4")
+        (run.path / "logs" / f"job-7-{restart}.log").touch()
+        if restart == 0:
+            run.set_status("running")
+        # the second start ends before Python begins: its end is not that of the first
+        run.set_status("failed", Failure(type="JobError", message=f"at {restart}"), 137)
+    starts = [(a.job, a.restart, a.hosts, a.processes, a.launcher, a.log) for a in run.attempts]
+    same = ("n[1-2]", 4, "srun")
+    assert starts == [("7", 0, *same, "logs/job-7-0.log"), ("7", 1, *same, "logs/job-7-1.log")]
+    assert [a.error.message for a in run.attempts] == ["at 0", "at 1"]
+
+
+def test_the_environment_names_every_distribution(run):
+    run.set_status("running")
+    found = run.environment
+    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
+    installed.pop("aqnet", None)
+    normal = {name.replace(".", "-"): version for name, version in installed.items()}
+    assert found.distributions == normal and found.distributions["numpy"] == np.__version__
+    assert found.torch["version"] == found.main["torch"] == torch.__version__
+    assert found.torch["commit"] == torch.version.git_version
+    assert platform.python_version() in found.python
+    assert found.sha256 == found.digest() == present_environment().sha256
+    other = found.model_copy(update={"distributions": normal | {"numpy": "1.0"}})
+    assert other.digest() != found.digest()
 
 
 def test_data_are_noted_once_by_digest(run):
@@ -185,7 +268,13 @@ def test_git_state_names_commit_and_changed_files(tmp_path):
     (tmp_path / "b").write_text("2")
     dirty = git_state(tmp_path)
     assert dirty.state == "dirty" and dirty.dirty == (" M a", "?? b")
-    assert dirty.commit == clean.commit
+    assert dirty.commit == clean.commit and dirty.sources_sha256 != clean.sources_sha256
+    assert dirty.diff_sha256 != clean.diff_sha256
+    git(tmp_path, "config", "diff.noprefix", "true")
+    assert git_state(tmp_path) == dirty
+    (tmp_path / "a").write_text("3")
+    other = git_state(tmp_path)
+    assert other.dirty == dirty.dirty and other.diff_sha256 != dirty.diff_sha256
 
 
 def test_missing_git_and_missing_repository_are_recorded_by_name(tmp_path, monkeypatch):
@@ -204,6 +293,31 @@ def test_a_notebook_in_jupyterlab_makes_and_finishes_its_own_run(tmp_path, monke
     assert run.record.started_by == "notebook" and run.record.status == "running"
     run.finish()
     assert run.record.status == "complete"
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"rate": 2.0}, "at most 1.0 needed"),
+        ({"rate": "fast"}, "a finite number needed"),
+        ({"later": 1}, "save the notebook"),
+    ],
+)
+def test_values_typed_in_jupyterlab_are_checked_like_those_of_the_command(
+    tmp_path, monkeypatch, change, part
+):
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "data_manifests").mkdir()
+    (tmp_path / "settings.ini").touch()
+    notebook = make_notebook(tmp_path / "nbs" / "toy.ipynb", "rate: float = 0.1  # {0..1}\n", "1")
+    monkeypatch.setenv("AQNET_ROOT", str(tmp_path))
+    monkeypatch.setenv("AQNET_RUNS", str(tmp_path / "runs"))
+    values = {"run_dir": "", "rate": 0.5}
+    with pytest.raises(ParameterError, match=part):
+        RunFolder.for_notebook("", "toy", values | change)
+    assert not (tmp_path / "runs").exists()
+    run = RunFolder.for_notebook("", "toy", values)
+    assert run.notebook_path.read_bytes() == notebook.read_bytes()
 
 
 def test_under_aqnet_run_the_notebook_opens_its_folder_and_does_not_decide(run):

@@ -16,6 +16,8 @@ from notebook_tools import ROOT
 from aqnet.jobs.compile import write_script
 from aqnet.jobs.execute import _Kernel, run_notebook
 from aqnet.jobs.runs import RunFolder, list_runs
+from aqnet.jobs.runs.compare import compare_runs
+from aqnet.jobs.runs.verify import verify_run
 
 pytestmark = pytest.mark.slow
 
@@ -91,8 +93,19 @@ def test_kernel_papermill_and_script_measure_the_same_bit_for_bit(tmp_path):
     assert curve["step"] == [0, 2, 3] and len(set(curve["validation"])) == 3
     assert results[1] == results[0] and results[2] == results[0]
     assert kernel.provenance.data == papermill.provenance.data == script.provenance.data
-    digests = {run.provenance.parameters_sha256 for run in (kernel, papermill, script)}
-    assert len(digests) == 1
+    for run in (kernel, papermill, script):
+        found = compare_runs(run, papermill)
+        assert not (found.data or found.parameters or found.environment)
+        # but for the package, which somebody may edit meanwhile
+        assert not [n for n in found.code if n.startswith(("code cell", "notebook", "script"))]
+        (start,) = run.attempts
+        assert start.status == "complete" and start.processes == 1
+        assert "training samples" in (run.path / start.log).read_text()
+        checks = {check.name: check for check in verify_run(run)}
+        wrong = [c for c in checks.values() if c.status in ("mismatch", "unchecked")]
+        wanted = {"script"} if run is script else set()
+        assert {c.name for c in wrong} == ({"notebook code"} if run is script else set()), wrong
+        assert checks.keys() >= wanted | {f"data {name}" for name in run.provenance.data}
 
 
 def test_two_ranks_measure_the_same_at_the_same_batch(tmp_path):
@@ -102,6 +115,11 @@ def test_two_ranks_measure_the_same_at_the_same_batch(tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     two = as_script(tmp_path / "two", SMALL | QUIET | {"batch_size": 8}, launcher)
     alone, together = measured(one)["curve"], measured(two)["curve"]
+    found = compare_runs(one, two)
+    assert found.parameters == {"batch_size": ("16", "8")}
+    assert not (found.data or found.environment)
+    (start,) = two.attempts
+    assert (start.launcher, start.processes, start.exit_code) == ("torchrun", 2, 0)
     assert alone["step"] == together["step"] == [0, 2, 3]
     for name in ("validation", "losses", "rmse"):
         np.testing.assert_allclose(together[name], alone[name], rtol=1e-6, err_msg=name)

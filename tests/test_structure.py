@@ -15,7 +15,7 @@ PACKAGE = ROOT / "aqnet"
 # A module may import from its own room and from rooms before it.
 ROOMS = (
     {"__init__", "_modidx", "errors", "io", "config", "code_state"},
-    {"variables", "grid", "metrics"},
+    {"variables", "grid", "metrics", "events"},
     {"data"},
     {"model"},
     {"training"},

@@ -12,10 +12,13 @@ from aqnet.model.check_attention import Sizes, check_cases
 from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.model.sorted_attention import KERNEL_OF, dense_attention, fused_attention
 
+SMALL = {"TILE_ROWS": 7, "TILE_KEYS": 5}
+
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_ROWS", 7)
+    for name, size in SMALL.items():
+        monkeypatch.setattr(tiled, name, size)
 
 
 def inputs(batch: int, heads: int, n: int, d: int, rank: int, seed: int = 0, dtype=torch.float64):
@@ -51,15 +54,14 @@ def compare(q, k, v, f, g, height, alpha, atol: float = 1e-11) -> None:
 )  # fmt: skip
 @given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(0, 3), st.booleans())
 def test_it_is_the_dense_form(batch, heads, n, rank, per_sample):
-    before, tiled.TILE_ROWS = tiled.TILE_ROWS, 7
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in SMALL.items():
+            patch.setattr(tiled, name, size)
         *tensors, height, alpha = inputs(batch, heads, n, 8, rank, seed=n)
         compare(*tensors, height if per_sample else height[0], alpha)
-    finally:
-        tiled.TILE_ROWS = before
 
 
-@pytest.mark.parametrize("scores", [1, 9 * 7 * 2, 9 * 7 * 4, 2**18])
+@pytest.mark.parametrize("scores", [1, 5 * 7 * 2, 5 * 7 * 4, 2**18])
 @pytest.mark.parametrize("n", [5, 9])
 def test_samples_and_heads_may_share_a_tile(scores, n, small_tiles, monkeypatch):
     monkeypatch.setattr(tiled, "TILE_SCORES", scores)
@@ -68,7 +70,9 @@ def test_samples_and_heads_may_share_a_tile(scores, n, small_tiles, monkeypatch)
 
 def test_few_tokens_take_few_tiles():
     groups, n = 53 * 8, 64
-    tiles = list(tiled._tiles(torch.empty(groups, n, 1)))
+    q = torch.empty(53, 8, n, 16)
+    laid = tiled._lay_out(1.0, q, q, q, q, q, None, torch.empty(8))
+    tiles = list(tiled._tiles(laid))
     assert len(tiles) == 7 and sum(at.stop - at.start for at, _, _ in tiles) == groups
 
 
@@ -122,4 +126,7 @@ def test_outputs_have_the_dtype_of_the_queries_and_no_second_derivative():
 
 
 def test_it_is_the_default_of_a_configuration_on_a_cpu():
-    assert PhysicsConfig().kernel == "by_device" and KERNEL_OF["cpu, 16 bit"] == "tiled"
+    assert PhysicsConfig().kernel == "by_device" and set(KERNEL_OF.values()) == {
+        "tiled",
+        "efficient",
+    }

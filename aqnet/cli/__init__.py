@@ -10,9 +10,15 @@ from aqnet.cli.checkpoint import checkpoint
 from aqnet.cli.compile import compile_command
 from aqnet.cli.console import Group
 from aqnet.cli.data import data
-from aqnet.cli.runs import params, run
+from aqnet.cli.forecast import forecast, forecast_store
+from aqnet.cli.preflight import preflight
+from aqnet.cli.run import params, run
+from aqnet.cli.runs import runs
+from aqnet.cli.score import score, scoreboard
 from aqnet.cli.submit import submit
+from aqnet.cli.sweep import sweep
 from aqnet.cli.terrain import terrain
+from aqnet.cli.watch import watch
 from aqnet.cli.wind_scan import wind_scan
 
 __all__ = ["main"]
@@ -28,12 +34,20 @@ def main(debug: bool) -> None:
 for command in (
     run,
     params,
+    runs,
     compile_command,
+    preflight,
     submit,
+    sweep,
+    watch,
     data,
     wind_scan,
     terrain,
     checkpoint,
     bench,
+    forecast,
+    forecast_store,
+    score,
+    scoreboard,
 ):
     main.add_command(command)

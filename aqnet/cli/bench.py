@@ -6,6 +6,7 @@ import click
 
 from aqnet.cli.bench_attention import attention
 from aqnet.cli.bench_loader import loader
+from aqnet.cli.bench_scale import scale
 from aqnet.cli.bench_step import step
 
 __all__ = ["bench"]
@@ -16,5 +17,5 @@ def bench() -> None:
     """Measure speed and memory of the parts that run on every rank."""
 
 
-for command in (attention, loader, step):
+for command in (attention, loader, scale, step):
     bench.add_command(command)

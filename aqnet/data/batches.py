@@ -100,8 +100,7 @@ def sample_index(years: YearSet, split: Split, lead_times_h: Sequence[int],
     ahead = None if weather is None else _rows_at(weather, times + leads)
     required = tuple(name for name in DYNAMIC if name not in optional_inputs)
     usable = _known(years, targets, TARGETS) & _known(years, inputs, required).all(1)[:, None]
-    if ahead is not None:
-        usable &= _known(weather, ahead, WEATHER)
+    usable &= True if ahead is None else _known(weather, ahead, WEATHER)
     if not one_lead:
         usable = usable.all(axis=1, keepdims=True)
     at, lead = (place[:, None] for place in np.nonzero(usable))

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from aqnet.config import Config, load_yaml
 from aqnet.data.dataset import DataSet, Sha256, Text
 from aqnet.errors import CoverageError, ManifestError, UnitError, explain
-from aqnet.io import sha256_json
+from aqnet.io import repository_root, sha256_json
 from aqnet.variables import DYNAMIC, REFERENCE_STATES, STATIC, VARIABLES, to_lexicon_unit
 
 if TYPE_CHECKING:  # years imports this module
@@ -168,6 +168,13 @@ class GridManifest(DataSet):
     # ---- the record
 
     @property
+    def called(self) -> str:
+        """What commands find it by: its name in `data_manifests`, else the path of its file."""
+        usual = repository_root() / "data_manifests" / f"{self.name}.yaml"
+        own = self._path in (None, usual)
+        return self.name if own else str(self._path)
+
+    @property
     def record_path(self) -> Path:
         """File of the record, beside the manifest."""
         if self._path is None:
@@ -197,7 +204,7 @@ class GridManifest(DataSet):
                 expected=f"manifest_sha256 {self.digest}",
                 found=f"manifest_sha256 {record.manifest_sha256}",
                 remedy="undo the change of the manifest; or delete the record, write the stores "
-                f"again ({self.recipe.command}) and record them (aqnet data record {self.name})",
+                f"again ({self.recipe.command}) and record them (aqnet data record {self.called})",
             )
             raise ManifestError(message)
         return record

@@ -242,6 +242,11 @@ def read_packed(manifest: Manifest) -> xr.Dataset:
     if missing := sorted({*COLUMNS, "wd"} - set(packed.data_vars)):
         raise _refuse(path, f"columns are missing: {', '.join(missing)}",
                       sorted({*COLUMNS, "wd"}), sorted(map(str, packed.data_vars)))
+    _check_extent(manifest, path, packed)
+    return packed
+
+# %% ../../nbs/03_packing.ipynb #85750d08
+def _check_extent(manifest: Manifest, path: Path, packed: xr.Dataset) -> None:
     found = tuple(packed["station"].values.tolist()), packed.sizes["time"]
     hours = pd.date_range(manifest.period.start, manifest.period.end, freq="h")
     if found != (manifest.stations, len(hours)):
@@ -250,7 +255,6 @@ def read_packed(manifest: Manifest) -> xr.Dataset:
                           found=f"{found[1]} hours at {', '.join(found[0])}",
                           remedy="correct `stations` or `period` of the manifest")
         raise DataError(message)
-    return packed
 
 # %% ../../nbs/03_packing.ipynb #12dba0e4
 def published_values(packed: xr.Dataset, column: str) -> np.ndarray:

@@ -61,12 +61,13 @@ def open_training_data(
     years, splits = open_years(manifest, folder), splits_of(manifest)
     recorded = manifest.record().statistics
     if recorded is None:
+        name = manifest.called
         raise ChecksumError(
             explain(
                 f"the statistics of {manifest.name} are not recorded",
                 expected=f"an entry `statistics` in {manifest.record_path}",
                 found="none",
-                remedy=f"aqnet data stats {manifest.name}, then aqnet data record {manifest.name}",
+                remedy=f"aqnet data stats {name}, then aqnet data record {name}",
             )
         )
     statistics = load_statistics(folder / recorded.file, recorded.sha256)

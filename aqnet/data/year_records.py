@@ -113,7 +113,7 @@ def _refuse_missing_years(
         expected=f"{'recorded' if has_record else 'in the manifest'}: {wanted} in {folder}",
         found=f"stores of {there}" if there else "no store",
         remedy=f"write them: {manifest.recipe.command}; or record the years that there are: "
-        f"aqnet data record {manifest.name}",
+        f"aqnet data record {manifest.called}",
     )
     raise CoverageError(message)
 

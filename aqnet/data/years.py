@@ -368,7 +368,7 @@ def open_years(manifest: GridManifest, folder: str | Path | None = None,
     record = manifest.record() if recorded else None
     if recorded and record is None:
         raise _absent(f"the stores of {manifest.name} are not recorded", manifest.record_path,
-                      "no such file", f"aqnet data record {manifest.name}")
+                      "no such file", f"aqnet data record {manifest.called}")
     chosen = manifest.years if years is None else years
     return YearSet([_open_recorded(manifest, folder, year, record) for year in chosen])
 
@@ -385,7 +385,7 @@ def _open_recorded(manifest: GridManifest, folder: Path, year: int,
     entry = record.store(year) if record else None
     if record and entry is None:
         raise _absent(f"the year {year} of {manifest.name} is not recorded", manifest.record_path,
-                      [e.year for e in record.stores], f"aqnet data record {manifest.name}")
+                      [e.year for e in record.stores], f"aqnet data record {manifest.called}")
     store = open_year(path)
     compare_with_manifest(store, manifest, year, entry)
     return store

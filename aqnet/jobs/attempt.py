@@ -42,7 +42,7 @@ def note_end(run: RunFolder, code: int, log: str) -> str:
         return told.message
     reason = first[1] if killed else f"ended with code {code}, without a reason; see its log"
     then = f"; then, in another process: {told.type}: {told.message}" if told else ""
-    run.set_status("failed", Failure(type="JobError", message=reason + then))
+    run.set_status("failed", Failure(type="JobError", message=reason + then), code)
     return reason
 
 

@@ -7,19 +7,57 @@ requeued by SLURM or by itself, it goes on from the last checkpoint.
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from aqnet.errors import ParameterError, explain
+from aqnet.jobs.directives import comment, directive_lines, flags
 from aqnet.jobs.profiles import Profile
 from aqnet.jobs.scale import Size
 
-__all__ = ["JOB_FILE", "Job", "render"]
+__all__ = ["JOB_FILE", "Array", "Element", "Job", "render"]
 
 JOB_FILE = "job.sbatch"  # in the run folder
 _JOB_ID = '"$SLURM_JOB_ID"'
+_NOTED = '"${python[@]}" -m aqnet.jobs.attempt "$run" "$code" "$log"'
+_SAME_ELEMENT = '--array="$SLURM_ARRAY_TASK_ID" '
+
+
+@dataclass(frozen=True)
+class Element:
+    """One job of an array: name of its run folder, and SHA-256 of its `parameters.yaml`."""
+
+    run: str
+    parameters_sha256: str
+
+
+@dataclass(frozen=True)
+class Array:
+    """Jobs that differ in their run folders and parameters only.
+
+    Attributes
+    ----------
+    elements : tuple of Element
+        In the order of SLURM_ARRAY_TASK_ID, from 0.
+    throttle : int or None
+        How many run at once; None: as many as SLURM lets.
+    code : Path
+        Folder that holds the one `staged/` of all.
+    script : str
+        File in `staged/`, of a name without special characters.
+    """
+
+    elements: tuple[Element, ...]
+    throttle: int | None
+    code: Path
+    script: str
+
+    @property
+    def indices(self) -> str:
+        """Value of sbatch's `--array`."""
+        most = "" if self.throttle is None else f"%{self.throttle}"
+        return f"0-{len(self.elements) - 1}{most}"
 
 
 @dataclass(frozen=True)
@@ -30,7 +68,8 @@ class Job:
     ----------
     name : str
     run : Path
-        Absolute path of the run folder, which holds `staged/` (aqnet.jobs.stage).
+        Absolute path of the run folder, which holds `staged/` (aqnet.jobs.stage); of an array
+        the folder of its job script, with the run folders below `runs`.
     profile : Profile
     size : Size
     python : str
@@ -41,7 +80,10 @@ class Job:
     resumable : bool
         The notebook has a parameter `resume`.
     follow_up : Path or None
-        Job script to submit when this one ends well.
+        Job script to submit when this one ends well; of an array for the same element.
+    array : Array or None
+    gradient_mb : float or None
+        Gradients of a process [MB], for the check of the network in a rehearsal.
     """
 
     name: str
@@ -54,10 +96,8 @@ class Job:
     root: Path
     resumable: bool
     follow_up: Path | None = None
-
-
-def _why(text: str) -> list[str]:
-    return textwrap.wrap(text, 96, initial_indent="# ", subsequent_indent="# ")
+    array: Array | None = None
+    gradient_mb: float | None = None
 
 
 def _quoted(text: str) -> str:
@@ -65,102 +105,54 @@ def _quoted(text: str) -> str:
     return _JOB_ID.join(shlex.quote(part) if part else "" for part in text.split("{job}")) or "''"
 
 
-def _directive(option: str) -> str:
-    """A line for SLURM, whose quotes are those of a shell, but for the backslash in them."""
-    if "\\" in option or not option.isprintable():
-        raise ParameterError(
-            explain(
-                "SLURM cannot read an option",
-                expected="one line without a backslash",
-                found=repr(option),
-                remedy="choose another name or folder",
-            )
-        )
-    return f"#SBATCH {shlex.quote(option)}"
-
-
-def _options(settings: dict) -> list[tuple[str, str]]:
-    """Reason, and option as it is given; `true` makes a flag, `false` leaves it out."""
-    found = []
-    for name, setting in settings.items():
-        if setting.value is not False:
-            value = "" if setting.value is True else f"={setting.value}"
-            found.append((setting.reason, f"--{name}{value}"))
-    return found
-
-
-# ---- what is asked of SLURM
-
-
-def _resources(job: Job) -> list[tuple[str, str]]:
-    profile, size = job.profile, job.size
-    tasks, request = size.tasks_per_node, profile.gpu_request
-    found = [
-        (profile.gpu, f"--nodes={size.nodes}"),
-        (profile.per_node.reason, f"--ntasks-per-node={tasks}"),
-        (profile.cpus_per_task.reason, f"--cpus-per-task={profile.cpus_per_task.value}"),
+def _places(job: Job) -> list[str]:
+    """Run folder, and where the code of the job is."""
+    if job.array is None:
+        return [f"run={shlex.quote(str(job.run))}", 'staged="$run/staged"']
+    cases = [
+        f"    {i}) name={shlex.quote(each.run)} digest={each.parameters_sha256} ;;"
+        for i, each in enumerate(job.array.elements)
     ]
-    if request.value != "none":
-        prefix = "gpus-per-node=" if request.value == "gpus-per-node" else "gres=gpu:"
-        found.append((request.reason, f"--{prefix}{tasks}"))
-    if profile.memory_gb.value is not None:
-        memory = f"--mem={round(profile.memory_gb.value * tasks)}G"
-        found.append((profile.memory_gb.reason, memory))
-    return found
-
-
-def _directives(job: Job) -> list[tuple[str, str]]:
-    profile, size = job.profile, job.size
-    found = [("", f"--job-name={job.name}")]
-    if profile.account.value is not None:
-        found.append(("", f"--account={profile.account.value}"))
-    if size.partition is not None:
-        limits = profile.limits(size.partition)
-        use = f"{limits.use}; limits as of {limits.dated}" if limits else ""
-        found.append((use, f"--partition={size.partition}"))
-    found += _resources(job)
-    stop = min(profile.stop_seconds.value, size.seconds // 3)
-    goes_on = profile.continue_by.value == "requeue" and not size.rehearsal
-    output = str(job.run / "logs").replace("%", "%%") + "/slurm-%j.out"
     return [
-        *found,
-        ("", f"--time={size.clock}"),
-        (profile.stop_seconds.reason, f"--signal=USR1@{stop}"),
-        (profile.continue_by.reason, "--requeue" if goes_on else "--no-requeue"),
-        ("", "--open-mode=append"),
-        ("what SLURM itself says; the output of the job goes to a file for each start",
-         f"--output={output}"),
-        *_options(profile.directives),
-    ]  # fmt: skip
-
-
-# ---- what the script does
+        "# run folder of each element, and SHA-256 of its parameters",
+        'case "$SLURM_ARRAY_TASK_ID" in',
+        *cases,
+        '    *) echo "error: no element $SLURM_ARRAY_TASK_ID"; exit 2 ;;',
+        "esac",
+        f'run={shlex.quote(str(job.runs))}/"$name"',
+        f"staged={shlex.quote(str(job.array.code / 'staged'))}",
+        'mkdir -p "$run/logs"',
+    ]
 
 
 def _begin(job: Job) -> list[str]:
+    code, checks = '"$run"', []
+    if job.array is not None:
+        code = shlex.quote(str(job.array.code))
+        checks = ['(cd "$run" && echo "$digest  parameters.yaml" | sha256sum --check --quiet)']
     return [
         "set -eo pipefail",
         "ulimit -c 0  # no core files: each is as large as a process",
-        f"run={shlex.quote(str(job.run))}",
-        'staged="$run/staged"',
+        *_places(job),
         'log="$run/logs/job-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}.log"',
         'exec >>"$log" 2>&1',
         'echo "job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST, '
         '$(date --utc +%FT%TZ)"',
         "# what was staged is what runs",
-        '(cd "$run" && sha256sum --check --quiet staged.sha256)',
+        f"(cd {code} && sha256sum --check --quiet staged.sha256)",
+        *checks,
     ]
 
 
 def _environment(job: Job) -> list[str]:
     profile, lines = job.profile, []
     for name, setting in profile.unset.items():
-        lines += [*_why(setting.reason), f"unset {name}"]
+        lines += [*comment(setting.reason), f"unset {name}"]
     if profile.commands.value:
-        lines += _why(profile.commands.reason)
+        lines += comment(profile.commands.reason)
         lines += [shlex.join(command) for command in profile.commands.value]
     for name, setting in profile.environment.items():
-        lines += [*_why(setting.reason), f"export {name}={_quoted(setting.value)}"]
+        lines += [*comment(setting.reason), f"export {name}={_quoted(setting.value)}"]
     places = {"AQNET_DATA": job.data, "AQNET_RUNS": job.runs}
     lines += [f"export {name}={shlex.quote(str(path))}" for name, path in places.items()]
     if job.size.rehearsal and profile.fabric.value:
@@ -191,7 +183,7 @@ def _each(job: Job) -> str:
     """What a task does before it becomes its command."""
     folders = " ".join(_quoted(folder) for folder in job.profile.folders.value)
     steps = [
-        # Ignored until the training loop listens: it would kill a Python that still imports.
+        # Ignored until the script listens (aqnet.jobs.script): it would kill a Python that starts.
         'trap "" USR1',
         *([f"mkdir -p {folders}"] if folders else []),
         'exec "$@"',
@@ -205,11 +197,16 @@ def _launch(job: Job) -> list[str]:
     if profile.container is not None:
         image = profile.container.image.value
         container = [*profile.container.command.value, "--bind", _binds(job), image]
-    options = [("", f"--cpus-per-task={profile.cpus_per_task.value}"), *_options(profile.srun)]
+    options = [
+        ("", f"--cpus-per-task={profile.cpus_per_task.value}"),
+        ("the first process goes on alone at the end of a training; sites may set a limit",
+         "--wait=0"),
+        *flags(profile.srun),
+    ]  # fmt: skip
     if profile.cpu_masks.value and size.whole_nodes:
         masks = ",".join(profile.cpu_masks.value)
         options.append((profile.cpu_masks.reason, f"--cpu-bind=mask_cpu:{masks}"))
-    why = [line for reason, _ in options for line in _why(reason)]
+    why = [line for reason, _ in options for line in comment(reason)]
     srun = shlex.join(option for _, option in options)
     return [
         *why,
@@ -222,48 +219,79 @@ def _launch(job: Job) -> list[str]:
 
 
 def _rehearse(job: Job) -> list[str]:
-    """What only a rehearsal checks before the run."""
-    nodes = job.profile.gpu_numa.value
-    if not (
-        job.size.rehearsal and job.size.whole_nodes and job.profile.accelerator.value == "cuda"
-    ):
+    """What only a rehearsal checks, before it trains."""
+    if not job.size.rehearsal:
         return []
-    words = " ".join(map(str, nodes))
+    checks = [*_check_binding(job), *_check_network(job)]
+    noted = f'{_NOTED.replace("$code", "$1")}; exit "$1"'
+    return [f"fail() {{ {noted}; }}", *checks] if checks else []
+
+
+def _check_binding(job: Job) -> list[str]:
+    if not job.size.whole_nodes or job.profile.accelerator.value != "cuda":
+        return []
+    words = ["aqnet.jobs.binding", *map(str, job.profile.gpu_numa.value)]
     return [
         "# cores and GPU of each process on one NUMA node, and all GPUs to be seen",
-        f'each "${{python[@]}}" -m aqnet.jobs.binding {words}'.rstrip(),
+        f'each "${{python[@]}}" -m {" ".join(words)} || fail $?',
     ]
 
 
+def _check_network(job: Job) -> list[str]:
+    """All-reduces; and that the fast network carried them, before anything is trained."""
+    profile, size = job.profile, job.size
+    if size.gpus == 1:
+        return []
+    words = ["aqnet.jobs.check_network", "--accelerator", profile.accelerator.value]
+    if job.gradient_mb is not None:
+        words += ["--megabytes", f"{job.gradient_mb:.4g}"]
+    stated = profile.machine and profile.machine.known("node_bandwidth_gb_s")
+    if stated is not None:
+        words += ["--stated-gb-s", f"{stated:g}"]
+    lines = ["# all-reduces of the gradients' size; names a slow node",
+             f'each "${{python[@]}}" -m {shlex.join(words)} || fail $?']  # fmt: skip
+    if profile.fabric.value and size.nodes > 1:
+        lines += [
+            *comment(profile.fabric.reason),
+            f'if ! grep -Eq {shlex.quote(profile.fabric.value)} "$log"; then',
+            '    echo "error: the fast network was not found; this was sockets"',
+            "    fail 1",
+            "fi",
+        ]
+    return lines
+
+
 def _run(job: Job) -> list[str]:
-    command = '"$staged/script.py" --params "$staged/parameters.yaml" --run-dir "$run"'
+    script = "script.py" if job.array is None else job.array.script
+    values = "$staged" if job.array is None else "$run"
+    command = f'"$staged/{script}" --params "{values}/parameters.yaml" --run-dir "$run"'
     if not job.resumable:
         return ["code=0", f'each "${{python[@]}}" {command} || code=$?']
     return [
         "resume=()",
-        "# a run that was stopped goes on, whatever it began from",
-        'if [ -e "$run/checkpoints/last.ckpt" ]; then resume=(--resume auto); fi',
+        "# a run that was stopped goes on, whatever it began from; of two checkpoints one is whole",
+        "for last in last.ckpt last-previous.ckpt; do",
+        '    if [ -e "$run/checkpoints/$last" ]; then resume=(--resume auto); fi',
+        "done",
         "code=0",
         f'each "${{python[@]}}" {command} "${{resume[@]}}" || code=$?',
     ]
 
 
+def _sbatch(job: Job, script: str) -> str:
+    """Submit a script from a job; of an array, for the same element alone."""
+    return f"sbatch {'' if job.array is None else _SAME_ELEMENT}{script}"
+
+
 def _end(job: Job) -> list[str]:
     profile, lines = job.profile, []
-    if job.size.rehearsal and profile.fabric.value and job.size.nodes > 1:
-        lines += [
-            *_why(profile.fabric.reason),
-            f'if [ "$code" -eq 0 ] && ! grep -Eq {shlex.quote(profile.fabric.value)} "$log"; then',
-            '    echo "error: the fast network was not found; this was sockets"',
-            "    exit 1",
-            "fi",
-        ]
+    own = f'"$run/{JOB_FILE}"' if job.array is None else shlex.quote(str(job.run / JOB_FILE))
     ways = {
         "requeue": 'scontrol requeue "$SLURM_JOB_ID"',
-        "resubmit": f'sbatch "$run/{JOB_FILE}"',
+        "resubmit": _sbatch(job, own),
     }
     way = ways.get(profile.continue_by.value)
-    noted = '"${python[@]}" -m aqnet.jobs.attempt "$run" "$code" "$log"'
+    noted = _NOTED
     if way and job.resumable and not job.size.rehearsal:
         lines += [
             "# the time was up, and all ranks left with a checkpoint; not if somebody stopped it;",
@@ -277,8 +305,7 @@ def _end(job: Job) -> list[str]:
     else:
         lines += [f'if [ "$code" -ne 0 ]; then {noted}; fi']
     if job.follow_up is not None:
-        follow = f"sbatch {shlex.quote(str(job.follow_up))}"
-        lines += [f'if [ "$code" -eq 0 ]; then {follow}; fi']
+        lines += [f'if [ "$code" -eq 0 ]; then {_sbatch(job, shlex.quote(str(job.follow_up)))}; fi']
     return [*lines, 'exit "$code"']
 
 
@@ -294,10 +321,9 @@ def render(job: Job) -> str:
     ParameterError
         A path or name that SLURM's or the container's options cannot carry.
     """
-    title = f"Rendered by `aqnet submit` for the profile {job.profile.name}: {job.profile.title}"
-    head = ["#!/bin/bash", *_why(title)]
-    for reason, option in _directives(job):
-        head += [*_why(reason), _directive(option)]
+    command = "submit" if job.array is None else "sweep"
+    title = f"Rendered by `aqnet {command}` for the profile {job.profile.name}: {job.profile.title}"
+    head = ["#!/bin/bash", *comment(title), *directive_lines(job)]
     return _blocks(
         (head, _begin(job), _environment(job), _launch(job), _rehearse(job), _run(job), _end(job))
     )

@@ -37,11 +37,14 @@ from aqnet.io import data_root, explain_full_disk, repository_root, runs_root
 from aqnet.jobs.notebook import code_digest, read_notebook, run_checks
 from aqnet.jobs.parameters import Value, parse_parameters, resolve
 from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder, require_run_dir
+from aqnet.jobs.script import require_same_run
+from aqnet.training.heartbeat import HEARTBEAT, read_beats
 
 __all__ = ["run_notebook"]
 
 # Time for a cell to leave its `with` and `finally` blocks after Ctrl-C (a checkpoint of the
-# small models takes under 1 s); then the kernel is killed. SLURM's own grace time is 30 s.
+# small models takes under 1 s), and twice that of a training's step, which ends before it stops;
+# then the kernel is killed. SLURM's own grace time is 30 s.
 GRACE_S = 15.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "a hang-up"}
@@ -98,7 +101,7 @@ def _kernel_class(run: RunFolder) -> type[_Kernel]:
 
 
 class _Tee:
-    """Stream that papermill writes cell output to: terminal and log.txt, as it comes."""
+    """Stream that papermill writes cell output to: terminal and log, as it comes."""
 
     def __init__(self, echo: Callable[[str], None], log: TextIO):
         self._echo, self._log = echo, log
@@ -170,13 +173,18 @@ def _noting_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _wait(execution: Future, kernels: type[_Kernel], received: list[int]) -> None:
+def _grace_s(run: RunFolder) -> float:
+    steps = (beat.own_seconds_per_step for beat in read_beats(run.path / HEARTBEAT))
+    return GRACE_S + 2 * max(steps, default=0.0)
+
+
+def _wait(run: RunFolder, execution: Future, kernels: type[_Kernel], received: list[int]) -> None:
     """Wait for the end; on the first signal interrupt the kernel, on the second kill it."""
     deadline = None
     while not execution.done():
         wait([execution], timeout=0.1)
         if received and deadline is None and kernels.started:
-            deadline = time.monotonic() + GRACE_S
+            deadline = time.monotonic() + _grace_s(run)
             _signal_kernels(kernels, signal.SIGINT)
         late = deadline is not None and time.monotonic() > deadline
         if late or len(received) > 1:
@@ -219,7 +227,8 @@ def _where(notebook: dict, cell: int | None) -> str:
 def _failed(run: RunFolder, label: str, notebook: dict, error: BaseException) -> RunError:
     failure = _failure(notebook, error)
     stopped = failure.type == InterruptedRunError.__name__  # the cell itself took a signal
-    run.set_status("interrupted" if stopped else "failed", failure)
+    code = _exit_code(error, failure.type)
+    run.set_status("interrupted" if stopped else "failed", failure, code)
     known = isinstance(getattr(errors, failure.type, None), type)
     text = failure.message if known else f"{failure.type}: {failure.message}"
     if isinstance(error, DeadKernelError):
@@ -228,16 +237,18 @@ def _failed(run: RunFolder, label: str, notebook: dict, error: BaseException) ->
         f"{label} failed{_where(notebook, failure.cell)}\n{text}\n"
         f"traceback: {run.log_path}\nexecuted notebook: {run.notebook_path}"
     )
-    result.exit_code = _exit_code(error, failure.type)
+    result.exit_code = code
     return result
 
 
 def _interrupted(run: RunFolder, label: str, number: int) -> InterruptedRunError:
     cause = _STOPPING[signal.Signals(number)]
-    run.set_status("interrupted", Failure(type="Interrupted", message=f"stopped by {cause}"))
+    failure = Failure(type="Interrupted", message=f"stopped by {cause}")
+    run.set_status("interrupted", failure, InterruptedRunError.exit_code)
+    last = run.checkpoints / "last.ckpt"  # of a training
+    again = f"to go on, add -p resume={last}" if last.is_file() else "to repeat it"
     return InterruptedRunError(
-        f"{label} was stopped by {cause}\nrun folder: {run.path}\n"
-        "run the command again to repeat it"
+        f"{label} was stopped by {cause}\nrun folder: {run.path}\nrun the command again {again}"
     )
 
 
@@ -249,26 +260,37 @@ def _close(
         return _interrupted(run, label, received[0])
     if error is not None:
         return _failed(run, label, notebook, error)
-    run.set_status("complete")
+    run.set_status("complete", exit_code=0)
     return None
 
 
 def _execute(
-    run: RunFolder, label: str, notebook: dict, folder: Path, values: dict, tee: _Tee
+    run: RunFolder,
+    label: str,
+    notebook: dict,
+    folder: Path,
+    values: dict,
+    echo: Callable[[str], None],
 ) -> None:
     kernels = _kernel_class(run)
-    options = {"kernel_manager_class": kernels, "stdout_file": tee, "stderr_file": tee}
-    with _noting_signals() as received, ThreadPoolExecutor(1, "papermill") as pool:
+    with (
+        _noting_signals() as received,
+        ThreadPoolExecutor(1, "papermill") as pool,
+        explain_full_disk(run.path),
+    ):
         run.set_status("running")
-        execution = pool.submit(_papermill, run, notebook, folder, values, **options)
-        _wait(execution, kernels, received)
-        error = execution.exception()
-        # The status first: on a full disk the log may not take the traceback.
-        stopped = _close(run, label, notebook, error, received)
-        if error is not None:
-            tee.log_traceback(error)
-        if stopped is not None:
-            raise stopped from error
+        with run.log_path.open("w", encoding="utf-8") as log:
+            tee = _Tee(echo, log)
+            options = {"kernel_manager_class": kernels, "stdout_file": tee, "stderr_file": tee}
+            execution = pool.submit(_papermill, run, notebook, folder, values, **options)
+            _wait(run, execution, kernels, received)
+            error = execution.exception()
+            # The status first: on a full disk the log may not take the traceback.
+            stopped = _close(run, label, notebook, error, received)
+            if error is not None:
+                tee.log_traceback(error)
+            if stopped is not None:
+                raise stopped from error
 
 
 # ---- the command
@@ -281,14 +303,27 @@ def _refuse_run_dir(values: Mapping[str, Value]) -> None:
         raise ParameterError(explain(problem, expected="no value", found=found, remedy=remedy))
 
 
+def _folder_of(
+    path: Path, values: dict, digest: str, root: str | Path | None, folder: str | Path | None
+) -> RunFolder:
+    """A new run folder, or that of this very run."""
+    if folder is not None and (Path(folder) / "run.json").exists():
+        run = RunFolder.open(folder)
+        require_same_run(run, values, digest)
+        return run
+    root = Path(root) if root is not None else runs_root()
+    return RunFolder.create(path, values, root, notebook_sha256=digest, path=folder)
+
+
 def run_notebook(
     path: str | Path,
     assignments: Sequence[str] | Mapping[str, Value] = (),
     files: Sequence[str | Path] = (),
     root: str | Path | None = None,
     echo: Callable[[str], None] = _echo_stdout,
+    folder: str | Path | None = None,
 ) -> RunFolder:
-    """Execute a notebook with checked parameters in a new run folder.
+    """Execute a notebook with checked parameters in its run folder.
 
     Parameters
     ----------
@@ -300,6 +335,8 @@ def run_notebook(
         Folder of all runs; `aqnet.io.runs_root()` by default.
     echo : callable
         Receives the output of the cells as it comes.
+    folder : path, optional
+        The run folder itself: a free place, or the folder of this very run, to start it again.
 
     Returns
     -------
@@ -323,11 +360,8 @@ def run_notebook(
     values = resolve(parameters, files, assignments)
     _refuse_run_dir(values)
     run_checks(notebook, values, str(path))
-    root = Path(root) if root is not None else runs_root()
-    run = RunFolder.create(path, values, root, notebook_sha256=code_digest(notebook))
+    run = _folder_of(path, values, code_digest(notebook), root, folder)
     echo(f"run folder: {run.path}\n")
-    folder = path.absolute().parent
     values[RUN_DIR] = str(run.path)
-    with explain_full_disk(run.path), run.log_path.open("w", encoding="utf-8") as log:
-        _execute(run, str(path), notebook, folder, values, _Tee(echo, log))
+    _execute(run, str(path), notebook, path.absolute().parent, values, echo)
     return run

@@ -31,6 +31,7 @@ from aqnet.jobs.notebook import parameters_source, read_notebook
 
 __all__ = [
     "Parameter",
+    "check_values",
     "convert",
     "declared_values",
     "parse_assignments",
@@ -484,6 +485,36 @@ def resolve(
     if problems:
         raise ParameterError("\n".join(problems))
     return {n: list(v) if isinstance(v, list) else v for n, v in values.items()}
+
+
+def check_values(parameters: Sequence[Parameter], values: Mapping[str, Value], label: str) -> None:
+    """Check values that were typed into a parameters cell, by the rules of the command line.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+        What the saved notebook declares.
+    values : mapping
+        By name, in the running notebook.
+    label : str
+        Name of the notebook in messages.
+
+    Raises
+    ------
+    ParameterError
+        Wrong type or out of range; or other names than the saved notebook declares.
+    """
+    names = [parameter.name for parameter in parameters]
+    if set(names) != set(values):
+        message = explain(
+            f"the parameters that run are not those of {label} as it is saved",
+            expected=", ".join(names),
+            found=", ".join(values),
+            remedy="save the notebook, and run the parameters cell again",
+        )
+        raise ParameterError(message)
+    for parameter in parameters:
+        convert(parameter, values[parameter.name], "in the parameters cell")
 
 
 def declared_values(namespace: Mapping[str, object]) -> dict[str, Value]:

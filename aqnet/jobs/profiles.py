@@ -12,13 +12,15 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from aqnet.config import Config, load_yaml
 from aqnet.errors import ParameterError, explain
 from aqnet.io import repository_root
+from aqnet.jobs.machine import Machine
+from aqnet.jobs.settings import Asked, Count, Positive, Required, Setting, Text
 
 __all__ = [
     "GIVEN",
@@ -32,68 +34,10 @@ __all__ = [
     "seconds_of",
 ]
 
-T = TypeVar("T")
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Option = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 Duration = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$")]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 _BY_HAND = "given by hand"
-
-
-class Setting(Config, Generic[T]):
-    """A value, and why it is that value.
-
-    Attributes
-    ----------
-    value
-    kind : str
-        `fact` of the cluster, `choice` of this project, or `workaround` for a fault elsewhere.
-    reason : str
-    source : str or None
-        Where a fact is written down.
-    still_needed : str or None
-        Of a workaround: how to find out whether it still is.
-    """
-
-    value: T
-    kind: Literal["fact", "choice", "workaround"]
-    reason: Text
-    source: Text | None = None
-    still_needed: Text | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Setting:
-        if (self.kind == "workaround") != (self.still_needed is not None):
-            raise ValueError("`still_needed` goes with kind workaround, and only with it")
-        if self.kind == "fact" and self.source is None:
-            raise ValueError("a fact names its source")
-        return self
-
-
-class Required(Config):
-    """In the place of a setting: the user has to give the value."""
-
-    required: Literal[True]
-    reason: Text
-
-
-def _form(content: object) -> str:
-    asked = "required" in content if isinstance(content, dict) else isinstance(content, Required)
-    return "required" if asked else "setting"
-
-
-class Asked:
-    """`Asked[T]` is the type of a setting with a value of type T, or of the demand for one."""
-
-    def __class_getitem__(cls, kind: object) -> object:
-        """Pydantic's own generic alias of a tagged union would lose the type variable."""
-        setting, required = (
-            Annotated[Setting[kind], Tag("setting")],
-            Annotated[Required, Tag("required")],
-        )
-        return Annotated[setting | required, Discriminator(_form)]
 
 
 class Partition(Config):
@@ -148,6 +92,8 @@ class Profile(Config):
     time: Asked[Duration]
     stop_seconds: Setting[Count]
     continue_by: Setting[Literal["requeue", "resubmit", "nothing"]]
+    continuations: Setting[Annotated[int, Field(ge=0)]]
+    allocation_gpu_hours: Setting[Positive | None]
     array_limit: Asked[Count]
     per_node: Asked[Count]
     cpus_per_task: Asked[Count]
@@ -165,6 +111,7 @@ class Profile(Config):
     folders: Setting[tuple[str, ...]]
     container: Container | None = None
     python: Setting[Text | None]
+    machine: Machine | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
@@ -198,14 +145,15 @@ class Profile(Config):
                 raise _unknown_setting(name)
             setting = {"value": _convert(name, text), "kind": "choice", "reason": _BY_HAND}
             change[name] = setting
-        plain = self.model_dump() | {n: s for n, s in change.items() if n != "image"}
-        if "image" in change:
-            if self.container is None:
+        plain = self.model_dump()
+        for name, setting in change.items():
+            part = _PARTS.get(name)
+            if part is not None and plain[part] is None:
                 raise ParameterError(explain(
-                    f"the profile {self.name} has no container", expected="no image",
-                    found=f"image={values['image']}", remedy="add a container to the profile",
+                    f"the profile {self.name} has no section {part}", expected=f"no {name}",
+                    found=f"{name}={values[name]}", remedy="add it, in a profile of your own",
                 ))  # fmt: skip
-            plain["container"] = plain["container"] | {"image": change["image"]}
+            (plain[part] if part else plain)[name] = setting
         try:
             return Profile.model_validate(plain)
         except ValidationError as error:
@@ -218,7 +166,7 @@ class Profile(Config):
 
     def missing(self) -> dict[str, str]:
         """Settings that the user still has to give, with the reason."""
-        found = {name: getattr(self, name) for name in GIVEN if name != "image"}
+        found = {name: getattr(self, name) for name in GIVEN if name not in _PARTS}
         if self.container is not None:
             found["image"] = self.container.image
         needed = {n: s.reason for n, s in found.items() if isinstance(s, Required)}
@@ -226,11 +174,15 @@ class Profile(Config):
         return needed
 
 
+_FIGURES = [name for name in Machine.model_fields if name not in ("peak_tflops", "reached")]
+# Settings that stand in a section of their own.
+_PARTS = {"image": "container"} | dict.fromkeys(_FIGURES, "machine")
 # Settings that `--set` changes, and what their text must be.
 GIVEN = {
     "account": str, "partition": str, "small_partition": str, "rehearsal_partition": str,
     "time": "duration", "per_node": int, "cpus_per_task": int, "memory_gb": float,
-    "array_limit": int, "image": str, "python": str,
+    "array_limit": int, "image": str, "python": str, "allocation_gpu_hours": float,
+    **dict.fromkeys(_FIGURES, float),
 }  # fmt: skip
 
 
@@ -276,7 +228,7 @@ def _convert(name: str, text: str) -> object:
     }
     pattern, expected, converter = forms[kind]
     value = converter(text) if re.fullmatch(pattern, text) else None
-    if not value or (kind == "duration" and not seconds_of(text)):
+    if value is None or (kind == "duration" and not seconds_of(text)):
         remedy = f"--set {name}=..."
         raise ParameterError(explain(
             f"setting {name} has the wrong form", expected=expected, found=repr(text), remedy=remedy

@@ -14,7 +14,16 @@ from aqnet.jobs.profiles import Partition, Profile, seconds_of
 from aqnet.training.experiment import Experiment, experiment_of
 from aqnet.training.schedule import Plan, describe_plan
 
-__all__ = ["REHEARSAL_STEPS", "SCALES", "Scale", "Size", "plan_of", "scaled", "size_of"]
+__all__ = [
+    "REHEARSAL_STEPS",
+    "SCALES",
+    "Scale",
+    "Size",
+    "experiment_in",
+    "plan_of",
+    "scaled",
+    "size_of",
+]
 
 REHEARSAL_NODES, REHEARSAL_SECONDS = 2, 15 * 60
 REHEARSAL_STEPS = 20  # optimiser steps: a job that ends by itself, with a validation
@@ -132,7 +141,7 @@ def size_of(profile: Profile, gpus: int, rehearsal: bool = False) -> Size:
 # ---- what a size means for the training notebook
 
 
-def _chosen(values: Mapping[str, Value]) -> Experiment | None:
+def experiment_in(values: Mapping[str, Value]) -> Experiment | None:
     """The experiment of a training notebook; None for any other notebook."""
     if not {"preset", "batch_size", "effective_batch"} <= values.keys():
         return None
@@ -167,7 +176,7 @@ def scaled(
     found: dict[str, Value] = {}
     if "accelerator" in values and values["accelerator"] is None:
         found["accelerator"] = profile.accelerator.value
-    chosen = _chosen(values)
+    chosen = experiment_in(values)
     if chosen is None:
         return found
     scale = SCALES.get(gpus)
@@ -175,7 +184,7 @@ def scaled(
     if scale is not None and not given and isinstance(_manifest(chosen), GridManifest):
         found |= {"batch_size": scale.batch_size, "effective_batch": scale.effective}
     if size.rehearsal:
-        found |= _rehearsed(_chosen({**values, **found}), values, gpus, size)
+        found |= _rehearsed(experiment_in({**values, **found}), values, gpus, size)
     return found
 
 
@@ -205,7 +214,7 @@ def plan_of(values: Mapping[str, Value], size: Size) -> Plan | None:
     ParameterError
         Batch and processes do not go together.
     """
-    chosen = _chosen(values)
+    chosen = experiment_in(values)
     if chosen is None:
         return None
     described = _manifest(chosen)

@@ -11,9 +11,8 @@ and writes it.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,19 +22,13 @@ import yaml
 from aqnet.errors import AqnetError, InterruptedRunError, ParameterError, explain
 from aqnet.jobs.parameters import Parameter, Value, parse_source, resolve
 from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder
+from aqnet.jobs.runs.attempts import launch
+from aqnet.training.shutdown import StopRequest, end_when_terminated
 
-__all__ = ["Script", "command_line"]
+__all__ = ["Script", "command_line", "require_same_run"]
 
 # Parameters of one start of a run: it is the same run when it goes on from its checkpoint.
 _OF_A_START = (RUN_DIR, "resume")
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:  # torchrun
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if "SLURM_STEP_ID" in os.environ:  # srun; a job script alone has the other variables, too
-        return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
-    return 0, 1
 
 
 def _flag(name: str) -> str:
@@ -83,6 +76,39 @@ def _constant(common: dict, value: str) -> dict:
     return common | {"action": "append_const", "const": value}
 
 
+def require_same_run(run: RunFolder, values: Mapping[str, Value], sha256: str) -> None:
+    """Check that a run folder is that of these parameters and this notebook.
+
+    One run folder holds one experiment, however often it is started.
+
+    Parameters
+    ----------
+    run : RunFolder
+    values : mapping
+        Typed parameters of this start.
+    sha256 : str
+        `code_digest` of the notebook.
+
+    Raises
+    ------
+    ParameterError
+        Anything but `run_dir` and `resume` differs.
+    """
+    before = {**run.parameters, "notebook": run.record.notebook_sha256}
+    now = {**values, "notebook": sha256}
+    names = (before.keys() | now.keys()) - set(_OF_A_START)
+    differ = sorted(n for n in names if before.get(n) != now.get(n))
+    if differ:
+        raise ParameterError(
+            explain(
+                f"{run.path} is the folder of another run",
+                expected=", ".join(f"{n} = {before.get(n)}" for n in differ),
+                found=", ".join(f"{n} = {now.get(n)}" for n in differ),
+                remedy="choose another --run-dir, or the parameters and notebook of that run",
+            )
+        )
+
+
 class Script:
     """The running script: one object, which its generated lines call in order.
 
@@ -100,8 +126,9 @@ class Script:
         self.notebook, self.sha256 = notebook, sha256
         self.declared = parse_source(parameters, notebook)
         self.values: dict[str, Value] = {}
-        self.rank, self.world = _rank_and_world()
+        _, self.rank, self.world = launch()
         self.run: RunFolder | None = None
+        self.stop = StopRequest()
 
     def parameters(self, name: str, arguments: Sequence[str] | None = None) -> dict[str, object]:
         """Names for the script's module: typed values, and `__annotations__` that declares them.
@@ -121,8 +148,21 @@ class Script:
         runs = name in ("__main__", "__mp_main__")
         with self.refusing():
             self.values = self._given(arguments if runs else [])
+        if name == "__main__":
+            self._listen()
         kinds = {p.name: p.type for p in self.declared}
         return self.values | {"__annotations__": kinds}
+
+    def _listen(self) -> None:
+        """Note stop signals from here to the end: a training leaves in order when it begins.
+
+        The default action would kill a process that still imports, opens data, or has trained. What
+        cannot be resumed ends at once.
+        """
+        if "resume" in self.values:
+            self.stop.__enter__()
+        else:
+            end_when_terminated()
 
     def _given(self, arguments: Sequence[str] | None) -> dict[str, Value]:
         given = vars(command_line(self.declared, self.notebook).parse_args(arguments))
@@ -173,8 +213,10 @@ class Script:
         else:
             self.run = RunFolder.open(path)
             with self.refusing():
-                self._require_same_run(self.run)
-        self.run.set_status("running")
+                if self.run.writer:
+                    require_same_run(self.run, self.values, self.sha256)
+        file = getattr(sys.modules["__main__"], "__file__", None)  # none for `python -c`
+        self.run.begin_script(Path(file) if file else None)
         sys.excepthook = self._failed
         if self.rank == 0:
             print(f"run folder: {self.run.path}", flush=True)
@@ -192,24 +234,6 @@ class Script:
             )
         )
 
-    def _require_same_run(self, run: RunFolder) -> None:
-        """One run folder holds one experiment, however often its script is started."""
-        if not run.writer:
-            return
-        before = {**run.parameters, "notebook": run.record.notebook_sha256}
-        now = {**self.values, "notebook": self.sha256}
-        names = (before.keys() | now.keys()) - set(_OF_A_START)
-        differ = sorted(n for n in names if before.get(n) != now.get(n))
-        if differ:
-            raise ParameterError(
-                explain(
-                    f"{run.path} is the folder of another run",
-                    expected=", ".join(f"{n} = {before.get(n)}" for n in differ),
-                    found=", ".join(f"{n} = {now.get(n)}" for n in differ),
-                    remedy="choose another --run-dir, or the parameters and notebook of that run",
-                )
-            )
-
     def _failed(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
@@ -217,7 +241,9 @@ class Script:
         sys.__excepthook__(kind, error, trace)
         stopped = issubclass(kind, (KeyboardInterrupt, InterruptedRunError))
         failure = Failure(type=kind.__name__, message=str(error))
-        self.run.set_status("interrupted" if stopped else "failed", failure)
+        # Python ends with 1 after any error, but by the signal itself after Ctrl-C
+        code = InterruptedRunError.exit_code if issubclass(kind, KeyboardInterrupt) else 1
+        self.run.set_status("interrupted" if stopped else "failed", failure, code)
         if issubclass(kind, InterruptedRunError) and self.rank != 0:
             # All ranks stop together. A bad exit of this one would have srun kill the first, which
             # may still be writing its checkpoint.
@@ -225,6 +251,6 @@ class Script:
 
     def end(self) -> None:
         """Mark the run as complete."""
-        self.run.set_status("complete")
+        self.run.set_status("complete", exit_code=0)
         if self.rank == 0:
             print(f"complete: {self.run.path}", flush=True)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import aqnet
 from aqnet.code_state import GIT_STATE, git_state
-from aqnet.io import atomic_directory, atomic_write_json, atomic_write_text, sha256_file
+from aqnet.io import atomic_directory, atomic_write_json, atomic_write_text
+from aqnet.jobs.runs.results import digest_lines
 
 __all__ = ["DIGESTS", "STAGED", "stage"]
 
@@ -43,13 +44,13 @@ def _link_others(folder: Path, root: Path) -> None:
 
 def _seal(folder: Path) -> str:
     """Take away the right to write; return the lines of `sha256sum`."""
-    lines = []
+    found = []
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        for path in (Path(parent) / name for name in sorted(names)):
-            path.chmod(0o444)
-            lines.append(f"{sha256_file(path)}  {STAGED}/{path.relative_to(folder).as_posix()}\n")
-    return "".join(lines)
+        found += [Path(parent) / name for name in sorted(names)]
+    for path in found:
+        path.chmod(0o444)
+    return digest_lines(folder, found, f"{STAGED}/")
 
 
 def stage(run: Path, root: Path, files: Mapping[str, str], package: Path | None = None) -> None:

@@ -17,10 +17,11 @@ from aqnet.jobs.notebook import code_digest, read_notebook, run_checks
 from aqnet.jobs.parameters import Value, parse_parameters, resolve
 from aqnet.jobs.profiles import Profile, load_profile
 from aqnet.jobs.runs import RUN_DIR, notebook_label, parameters_hash, require_run_dir
-from aqnet.jobs.scale import Size, plan_of, scaled, size_of
+from aqnet.jobs.scale import Size, experiment_in, plan_of, scaled, size_of
+from aqnet.training.cost import work_of
 from aqnet.training.schedule import Plan
 
-__all__ = ["Submission", "describe", "prepare"]
+__all__ = ["Submission", "chosen_profile", "describe", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,14 @@ def _refuse(problem: str, expected: object, found: object, remedy: str) -> Param
     return ParameterError(explain(problem, expected=expected, found=found, remedy=remedy))
 
 
-def _profile(name: str, settings: Mapping[str, str]) -> Profile:
+def chosen_profile(name: str, settings: Mapping[str, str]) -> Profile:
+    """A profile with the user's settings in it.
+
+    Raises
+    ------
+    ParameterError
+        There is no such profile, or a setting is wrong or missing.
+    """
     profile = load_profile(name).given(settings)
     missing = profile.missing()
     if missing:
@@ -94,10 +102,12 @@ def _run_path(notebook: Path, values: Mapping[str, Value]) -> Path:
 
 def _job(profile: Profile, size: Size, run: Path, values: Mapping[str, Value]) -> Job:
     label = run.name.split("-", 1)[1]
+    chosen = experiment_in(values) if size.rehearsal else None
     return Job(
         name=f"rehearse-{label}" if size.rehearsal else label,
         run=run, profile=profile, size=size, python=profile.python.value or sys.executable,
         data=data_root(), runs=runs_root(), root=repository_root(), resumable="resume" in values,
+        gradient_mb=None if chosen is None else work_of(chosen).gradient_bytes / 1e6,
     )  # fmt: skip
 
 
@@ -184,7 +194,7 @@ def prepare(
     """
     notebook = Path(notebook)
     values = _parameters(notebook, files, assignments)
-    chosen = _profile(profile, settings or {})
+    chosen = chosen_profile(profile, settings or {})
     size = size_of(chosen, gpus, rehearsal)
     first = _submission(notebook, values, chosen, gpus, size)
     if not then_evaluate:

@@ -13,15 +13,16 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from aqnet.errors import RunError, explain
 from aqnet.io import atomic_write_json, atomic_write_text, sha256_file
 from aqnet.jobs.batch import JOB_FILE
 from aqnet.jobs.runs import Failure, RunFolder
-from aqnet.jobs.stage import stage
+from aqnet.jobs.stage import DIGESTS, stage
 from aqnet.jobs.submission import Submission
 
-__all__ = ["SUBMISSION", "dry_submit", "submit"]
+__all__ = ["SUBMISSION", "dry_submit", "job_number", "sbatch", "submit"]
 
 SUBMISSION = "submission.json"  # in the run folder
 
@@ -33,7 +34,14 @@ def _clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k in kept or not k.startswith(names)}
 
 
-def _sbatch(arguments: Sequence[str], text: str | None = None) -> str:
+def sbatch(arguments: Sequence[str], text: str | None = None) -> str:
+    """Answer of `sbatch` with arguments; `text` is a job script for its standard input.
+
+    Raises
+    ------
+    RunError
+        SLURM refuses the job.
+    """
     command = ["sbatch", *arguments]
     done = subprocess.run(
         command, input=text, capture_output=True, text=True, env=_clean_environment(), check=False
@@ -58,7 +66,7 @@ def dry_submit(submission: Submission) -> str | None:
     if shutil.which("sbatch") is None:
         return None
     jobs = [submission] + ([submission.then] if submission.then else [])
-    return "\n".join(_sbatch(["--test-only"], each.text) for each in jobs)
+    return "\n".join(sbatch(["--test-only"], each.text) for each in jobs)
 
 
 def _write(submission: Submission) -> None:
@@ -74,20 +82,32 @@ def _write(submission: Submission) -> None:
     (job.run / JOB_FILE).chmod(0o444)
 
 
+def job_number(answer: str, script: Path) -> str:
+    """Number of a job in what `sbatch --parsable` said.
+
+    Raises
+    ------
+    RunError
+        There is none.
+    """
+    number = re.match(r"\d+", answer)
+    if number is None:
+        raise RunError(explain("sbatch gave no job number", expected="a number", found=answer,
+                               remedy=f"squeue; the job script is {script}"))  # fmt: skip
+    return number[0]
+
+
 def _send(submission: Submission, *options: str) -> str:
     run = submission.job.run
     try:
-        answer = _sbatch(["--parsable", *options, str(run / JOB_FILE)])
+        answer = sbatch(["--parsable", *options, str(run / JOB_FILE)])
     except RunError as error:
         failure = Failure(type="RunError", message=str(error))
         RunFolder.open(run).set_status("failed", failure)
         raise
-    number = re.match(r"\d+", answer)
-    if number is None:
-        raise RunError(explain("sbatch gave no job number", expected="a number", found=answer,
-                               remedy=f"squeue; the job script is {run / JOB_FILE}"))  # fmt: skip
-    _record(submission, number[0], options)
-    return number[0]
+    number = job_number(answer, run / JOB_FILE)
+    _record(submission, number, options)
+    return number
 
 
 def _record(submission: Submission, number: str, options: Sequence[str]) -> None:
@@ -97,6 +117,7 @@ def _record(submission: Submission, number: str, options: Sequence[str]) -> None
         "profile": job.profile.name, "partition": size.partition, "processes": size.gpus,
         "nodes": size.nodes, "time_limit_s": size.seconds, "rehearsal": size.rehearsal,
         "sbatch_options": list(options), "script_sha256": sha256_file(job.run / JOB_FILE),
+        "staged_sha256": sha256_file(job.run / DIGESTS),
     })  # fmt: skip
 
 

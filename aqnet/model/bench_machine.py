@@ -25,9 +25,8 @@ __all__ = [
 ]
 
 
-def matmul_gflops(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """Speed of a product of two matrices of 2,048 x 2,048, GFLOP/s, best of five."""
-    n = 2048
+def matmul_gflops(device: str = "cpu", dtype: torch.dtype = torch.float32, n: int = 2048) -> float:
+    """Speed of a product of two matrices of n x n, GFLOP/s, best of five."""
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return 2 * n**3 / best_seconds(lambda: a @ b, device, repeats=5) / 1e9
 

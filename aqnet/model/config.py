@@ -68,7 +68,7 @@ class ModelConfig(Config):
     lead_mode: Literal["all", "one"] = "all"  # lead times of one encoder pass
     lead_times_h: Annotated[tuple[LeadTime, ...], Field(min_length=1)] = (12, 24, 48, 96)
     history_h: Annotated[tuple[HourBack, ...], Field(min_length=1)] = (0,)  # hours before the init
-    optional_inputs: tuple[str, ...] = ()  # variables that a sample may lack
+    optional_inputs: tuple[str, ...] = ()  # a sample may lack them; without u or v it is calm
     optional_dropout: Share = 0.1  # chance that a training sample goes without one of them
     calendar: bool = True  # hour and day of year of the valid time condition the decoder
 
@@ -120,13 +120,23 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for check in (_check_hours, _check_names, _check_attention, _check_leads, _check_tokens):
+        for check in (
+            _check_depth, _check_hours, _check_names, _check_attention, _check_leads, _check_tokens,
+        ):  # fmt: skip
             check(self)
         return self
 
 
 def _increasing(values: tuple[int, ...]) -> bool:
     return all(a < b for a, b in pairwise(values))
+
+
+def _check_depth(c: ModelConfig) -> None:
+    _require(
+        c.drop_path == 0 or c.depth > 1,
+        f"drop_path = {c.drop_path} with depth = 1: it is 0 in the first block, and there is no "
+        "other; set drop_path = 0",
+    )
 
 
 def _check_hours(c: ModelConfig) -> None:

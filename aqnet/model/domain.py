@@ -145,12 +145,15 @@ def token_domain(config: ModelConfig, domain: Domain) -> TokenDomain:
 def _ridge_of(config: ModelConfig, domain: Domain, active: np.ndarray):
     if config.physics is None or not config.physics.ridge:
         return None
-    if domain.ridge is None or len(domain.ridge.left) != active.size:
-        found = "none" if domain.ridge is None else f"those of {len(domain.ridge.left)} patches"
+    wanted, found = (active.size, domain.grid.digest[:12]), None
+    if domain.ridge is not None:
+        made_for = domain.ridge.header.get("grid_sha256") or "not stated"
+        found = (len(domain.ridge.left), made_for[:12])
+    if found != wanted:
         raise _refuse(
-            "physics.ridge needs the ridges of all patches",
-            f"factors of {active.shape[0]} x {active.shape[1]} patches",
-            found,
+            "physics.ridge needs the ridges of all patches of the grid",
+            "{} patches of the grid {}".format(*wanted),
+            "none" if found is None else "{} patches of the grid {}".format(*found),
             f"build them with `aqnet terrain build --grid {domain.grid.name} "
             f"--patch-size {config.patch}`, or set physics.ridge to false",
         )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -21,13 +22,7 @@ from .attention import ModelError
 from .config import MAX_LEAD_TIME_H, ModelConfig
 from .domain import Domain
 from .forecast_model import LossTerms, masked_terms
-from aqnet.model.model_arrays import (
-    model_arrays,
-    model_parts,
-    required,
-    text_array,
-    text_of,
-)
+from .model_arrays import model_arrays, model_parts, required, text_array, text_of
 from .network import FieldTransformer
 from ..variables import DYNAMIC, STATIC
 
@@ -175,6 +170,12 @@ class _GridForecast(_GridInputs):
         """
         inputs, _ = self.inputs(batch)
         return self.prepare.physical(self.network(**inputs)).clamp_min(0)
+
+    @torch.no_grad()
+    def at_leads(self, batch: dict, leads_h: Iterable[int]) -> torch.Tensor:
+        """`forward` at many leads, (B, L, 6, H, W): of lead_mode "one", any from 1 to 120 h."""
+        leads = (torch.full_like(batch["hours"][:, None], lead) for lead in leads_h)
+        return torch.cat([self(batch | {"leads_h": lead}) for lead in leads], dim=1)
 
     def terms(self, batch: dict) -> LossTerms:
         """Terms of the loss; ModelError also for a lead that `lead_times_h` does not name."""

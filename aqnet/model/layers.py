@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ..data.samples import CALENDAR
 from .attention import PhysicalContext, PlainAttention, SelfAttention, WindowedAttention
@@ -22,12 +23,13 @@ from ..variables import TARGETS
 
 # %% auto #0
 __all__ = ['RANK_WAVES', 'LEAD_WAVES', 'FILM_WIDTH', 'take_cells', 'place_cells', 'patch_wind', 'sincos_position',
-           'RankEmbedding', 'lead_features', 'LeadEmbedding', 'ByteDropout', 'DropPath', 'core_of', 'Block',
-           'LeadDecoder']
+           'RankEmbedding', 'lead_features', 'LeadEmbedding', 'ByteDropout', 'DropPath', 'recomputed', 'core_of',
+           'Block', 'LeadDecoder']
 
 # %% ../../nbs/32_layers.ipynb #61f4b8cb
 __all__ = ["Block", "ByteDropout", "DropPath", "LeadDecoder", "LeadEmbedding", "RankEmbedding",
-           "core_of", "lead_features", "patch_wind", "place_cells", "sincos_position", "take_cells"]
+           "core_of", "lead_features", "patch_wind", "place_cells", "recomputed", "sincos_position",
+           "take_cells"]
 
 # %% ../../nbs/32_layers.ipynb #65d35892
 def take_cells(fields: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
@@ -144,6 +146,13 @@ class DropPath(nn.Module):
         kept = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.share
         return x * (kept / (1 - self.share)).to(x.dtype)
 
+# %% ../../nbs/32_layers.ipynb #c07e3202
+def recomputed(function: Callable, *inputs: torch.Tensor) -> torch.Tensor:
+    """function(*inputs), which is computed again for the gradients instead of kept."""
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False)
+
 # %% ../../nbs/32_layers.ipynb #61ff6637
 def core_of(config: ModelConfig, index: int) -> Callable[[int], nn.Module]:
     """What makes the attention core of a block from the number of heads."""
@@ -170,7 +179,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: torch.Tensor, context: PhysicalContext) -> torch.Tensor:
         tokens = tokens + self._part(self.attention(self.norm1(tokens), context))
-        return tokens + self._part(self.mlp(self.norm2(tokens)))
+        hidden = recomputed(lambda x: self.mlp[0](self.norm2(x)), tokens)
+        return tokens + self._part(recomputed(self.mlp[1:], hidden))
 
     def _part(self, change: torch.Tensor) -> torch.Tensor:
         return self.drop_path(self.dropout(change))
@@ -200,12 +210,17 @@ class LeadDecoder(nn.Module):
 
     def forward(self, tokens: torch.Tensor, calendar: torch.Tensor,
                 lead_time_h: torch.Tensor | None = None) -> torch.Tensor:
-        features = self.norm(tokens)[:, None]
-        if self.film is not None:
-            given = _conditions(self.config, calendar, lead_time_h).to(tokens.dtype)
-            gain, shift = self.film(given)[:, :, None].chunk(2, dim=-1)
-            features = features * (1 + gain) + shift
-        return _output(self, self.dropout(self.layers(features)))
+        features = self.norm(tokens)
+        if self.film is None:
+            return self._decoded(features)[:, None]
+        given = _conditions(self.config, calendar, lead_time_h).to(tokens.dtype)
+        leads = [x.chunk(2, dim=-1) for x in self.film(given).split(1, dim=1)]
+        return torch.stack([recomputed(self._decoded, features, *x) for x in leads], dim=1)
+
+    def _decoded(self, features: torch.Tensor, gain: torch.Tensor | float = 0.0,
+                 shift: torch.Tensor | float = 0.0) -> torch.Tensor:
+        """Of one lead time, (B, N, 6, patch ** 2)."""
+        return _output(self, self.dropout(self.layers(features * (1 + gain) + shift)))
 
 # %% ../../nbs/32_layers.ipynb #816d0b7e
 FILM_WIDTH = 32

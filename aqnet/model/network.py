@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from ..data.samples import CALENDAR
 from ..errors import explain
@@ -18,16 +17,9 @@ from .aggregation import VariableTokens, require_true
 from .attention import ModelError, PhysicalContext
 from .config import MAX_LEAD_TIME_H, ModelConfig
 from .domain import Domain, cells_of, token_domain, wind_scan
-from aqnet.model.layers import (
-    Block,
-    LeadDecoder,
-    LeadEmbedding,
-    RankEmbedding,
-    patch_wind,
-    place_cells,
-    sincos_position,
-    take_cells,
-)
+from .layers import (
+    Block, LeadDecoder, LeadEmbedding, RankEmbedding, patch_wind, place_cells, recomputed,
+    sincos_position, take_cells)
 from .scan import Scan
 from ..variables import TARGETS
 
@@ -86,10 +78,8 @@ def _encode(model: FieldTransformer, tokens: torch.Tensor, context: PhysicalCont
     if scan is not None:
         tokens, context = scan.permute(tokens, context)
     for block in model.blocks:
-        if model.checkpoint_blocks and torch.is_grad_enabled():
-            tokens = checkpoint(block, tokens, context, use_reentrant=False)
-        else:
-            tokens = block(tokens, context)
+        tokens = (recomputed(block, tokens, context) if model.checkpoint_blocks
+                  else block(tokens, context))
     return tokens if scan is None else scan.restore(tokens)[0]
 
 # %% ../../nbs/33_network.ipynb #d767a68c
@@ -106,10 +96,11 @@ def _forward(model: FieldTransformer, fields: torch.Tensor, wind: torch.Tensor,
     lead_time_h : (B,) h, 1 to 120, for lead_mode "one" (L = 1); else None
     present : (B, C) bool, channels that a sample has; None: all
     """
-    cells = take_cells(fields, model.cells)
+    cells, present = take_cells(fields, model.cells), _available(model, present, len(fields))
+    wind = _known_wind(model, wind, present)
     context = _context(model, cells, wind, lead_time_h)
     scan = None if model.scan is None else model.scan(wind[:, 0], wind[:, 1], model.mask)
-    tokens = model.tokens(cells, _available(model, present, len(fields)))
+    tokens = model.tokens(cells, present)
     tokens = _placed(model, tokens, lead_time_h, scan)
     tokens = model.encode(tokens, context, scan if model.config.scan.window else None)
     values = model.decode(tokens, calendar, lead_time_h)
@@ -151,16 +142,27 @@ def _available(model: FieldTransformer, present: torch.Tensor | None,
     return kept if present is None else present & kept
 
 
+def _known_wind(model: FieldTransformer, wind: torch.Tensor,
+                present: torch.Tensor | None) -> torch.Tensor:
+    """The wind, NaN in samples without u or v: the physics knows no more than the tokens."""
+    if present is None or not len(model.wind_channels):
+        return wind
+    there = present[:, model.wind_channels].all(1)
+    return torch.where(there[:, None, None, None], wind, torch.nan)
+
+
 def _of_input(channels: tuple[str, ...], name: str) -> list[bool]:
     return [channel == name or channel.startswith(f"{name}_") for channel in channels]
 
 # %% ../../nbs/33_network.ipynb #89e683fd
 def _register(model: FieldTransformer, domain: Domain) -> None:
-    """Cells of the tokens, mask of the winds, channels of the optional inputs; none persistent."""
+    """Cells of the tokens, mask of the winds, optional channels, the winds; none persistent."""
     config, channels = model.config, model.channels
     optional = np.array([_of_input(channels, name) for name in config.optional_inputs], bool)
+    winds = [i for i, name in enumerate(channels) if name in ("u", "v")]
     buffers = {"cells": cells_of(domain.tokens(config), config.patch), "mask": domain.mask,
-               "optional": optional.reshape(-1, len(channels))}
+               "optional": optional.reshape(-1, len(channels)),
+               "wind_channels": np.array(winds, np.int64)}
     for name, values in buffers.items():
         model.register_buffer(name, torch.from_numpy(values.copy()), persistent=False)
     own = _elevation_is_an_input(config)

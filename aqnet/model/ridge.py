@@ -171,6 +171,7 @@ class RidgeSpec:
     """What ridge factors are computed from; `elevation` (rows, columns) float32, m."""
 
     grid: str
+    grid_sha256: str
     patch: int
     rank: int
     near_power: float
@@ -180,7 +181,7 @@ class RidgeSpec:
     @property
     def header(self) -> dict:
         """As JSON; the terrain by its SHA-256."""
-        names = ("grid", "patch", "rank", "near_power", "sweeps")
+        names = ("grid", "grid_sha256", "patch", "rank", "near_power", "sweeps")
         terrain = hashlib.sha256(np.ascontiguousarray(self.elevation, dtype="<f4")).hexdigest()
         return {**{n: getattr(self, n) for n in names}, "shape": list(self.elevation.shape),
                 "elevation_sha256": terrain}
@@ -190,7 +191,7 @@ def ridge_spec(grid: Grid, patch: int = 2, rank: int = 14, near_power: float = 2
                sweeps: int = 4) -> RidgeSpec:
     """The specification for the patches of a grid, with their real terrain."""
     elevation = patch_elevation(grid, patch)
-    return RidgeSpec(grid.name, patch, rank, float(near_power), sweeps, elevation)
+    return RidgeSpec(grid.name, grid.digest, patch, rank, float(near_power), sweeps, elevation)
 
 
 def ridge_path(spec: RidgeSpec, folder: str | Path | None = None) -> Path:
@@ -203,10 +204,13 @@ def ridge_path(spec: RidgeSpec, folder: str | Path | None = None) -> Path:
     name = f"{spec.grid}-p{spec.patch}-r{spec.rank}{special}.safetensors"
     return Path(folder or data_root() / "terrain") / name
 
-
+# %% ../../nbs/25_ridge.ipynb #4de8b013
 @dataclass(frozen=True)
 class RidgeFactors:
-    """Factors (N, rank) float32 whose product is the ridge matrix [m], and their errors."""
+    """Factors (N, rank) float32 whose product is the ridge matrix [m], and their errors.
+
+    `header`: that of their `RidgeSpec`; a network checks its grid_sha256.
+    """
 
     left: np.ndarray
     right: np.ndarray
@@ -262,7 +266,7 @@ def verify_ridge(path: str | Path) -> RidgeFactors:
                                  remedy=f"build it with `{_command(spec)}`"))
     return factors
 
-
+# %% ../../nbs/25_ridge.ipynb #9d4243fd
 def _spec_of(path: str | Path, header: dict) -> RidgeSpec:
     if header["grid"] not in GRIDS:
         raise CacheError(explain(f"{path} was made for an unknown grid", found=header["grid"],

@@ -141,6 +141,17 @@ def _calm(sums: tuple[torch.Tensor, ...], limit: float) -> torch.Tensor:
     """Whether the speed-weighted mean wind is at most `limit` [m/s]; yes without a valid cell."""
     return torch.hypot(sums[0], sums[1]) <= limit * sums[2].clamp_min(1e-12)
 
+# %% ../../nbs/22_scan_layer.ipynb #1de38cd0
+def _tables(orders: ScanOrders, mode: str) -> dict[str, torch.Tensor]:
+    """What of the orders a scan looks up, by the name of its buffer."""
+    table = _cell_table(orders)
+    tables = {"cells": table.clamp_min(0), "inside": table >= 0,
+              "region": torch.as_tensor(orders.region.astype("int64")),
+              "size": torch.as_tensor(orders.region_size)}
+    names = ("region_rank", "local_rank", "domain_rank", "lane_rank")
+    tables |= {name: torch.as_tensor(orders.rank(name)) for name in names}
+    return tables | ({"strip_rank": _legacy_ranks(orders)} if mode == "legacy" else {})
+
 # %% ../../nbs/22_scan_layer.ipynb #1de38cd1
 class WindScan(nn.Module):
     """Order of the tokens of a batch from its wind, for one mode of `SCAN_MODES`.
@@ -153,15 +164,7 @@ class WindScan(nn.Module):
         super().__init__()
         self.mode, self.calm_m_s = effective_scan_mode(mode, depends_on_order=True), calm_m_s
         self.sectors, self.grid_shape = orders.spec.sectors, orders.spec.grid.shape
-        table = _cell_table(orders)
-        tables = {"cells": table.clamp_min(0), "inside": table >= 0,
-                  "region": torch.as_tensor(orders.region.astype("int64")),
-                  "size": torch.as_tensor(orders.region_size)}
-        names = ("region_rank", "local_rank", "domain_rank", "lane_rank")
-        tables |= {name: torch.as_tensor(orders.rank(name)) for name in names}
-        if mode == "legacy":
-            tables["strip_rank"] = _legacy_ranks(orders)
-        for name, values in tables.items():
+        for name, values in _tables(orders, mode).items():
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, u: torch.Tensor, v: torch.Tensor,

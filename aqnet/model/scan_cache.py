@@ -63,7 +63,7 @@ def scan_path(spec: ScanSpec, folder: Path | None = None) -> Path:
     name = f"{spec.grid.name}-{what}{special}.safetensors"
     return Path(folder or data_root() / "wind_scan") / name
 
-
+# %% ../../nbs/21_scan_cache.ipynb #f027bc17
 _ARRAYS = ("region", "region_rank", "local_rank", "domain_rank", "lane_rank")
 
 

@@ -1,23 +1,28 @@
-"""Attention with biases on a CPU by matrix products alone, some receivers at a time.
+"""Attention with biases on a CPU by matrix products alone, a tile of scores at a time.
 
-The scores of a tile stay in the processor's cache and are made twice, forward and backward; all
-else is products of matrices, which run at the processor's full speed, in 16 bit too. A tile is a
-few hundred receivers of one sample and head, or all of many where there are few tokens: windows.
-16-bit inputs: their own products are of 16 bit; features, softmax and what follows are float32.
+A tile is a few hundred receivers and sources of one sample and head (of several where there are few
+tokens, as in windows). Its scores stay in the processor's cache and are made twice, forward and
+backward (Dao et al. 2022, FlashAttention); all else is products of matrices, which run at the
+processor's full speed, in 16 bit too. Scores are logarithms to base 2, whose powers torch computes
+four times as fast as those of e. 16-bit inputs: their own products are of 16 bit; features, softmax
+and what follows are float32.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["TILE_ROWS", "tiled_attention"]
+__all__ = ["TILE_KEYS", "TILE_ROWS", "TILE_SCORES", "tiled_attention"]
 
-_softmax_back = torch.ops.aten._softmax_backward_data
-TILE_ROWS = 256  # receivers at a time; 128 to 512 are within 10 % of each other
+# Receivers and sources of a tile: 4 MB of scores in float32. At 8,192 tokens 512 x 512 takes about
+# as long, 256 x 1,024 a tenth more, and 256 rows of all sources a third more.
+TILE_ROWS, TILE_KEYS = 1024, 1024
 TILE_SCORES = 2**18  # of a tile that several samples and heads share: 1 MB in float32
+_LOG2_E = math.log2(math.e)
 
 
 @torch.compiler.disable  # its loops would be unrolled
@@ -60,9 +65,9 @@ def tiled_attention(
 class _Laid:
     """Tokens (G, N, ..) of G samples and heads: all of them, or those of a tile (`some`).
 
-    Columns of `left` and `right`: features, `own` queries and keys (none if these are of 16 bit),
-    and the climb alpha (h_i - h_j), which concerns sources above the receiver. Features come first:
-    their large terms have cancelled before the small ones are added.
+    `left` . `right` is the score to base 2. Columns: features, `own` queries and keys (none if
+    these are of 16 bit), and the climb alpha (h_i - h_j) of sources above the receiver. Features
+    come first: their large terms have cancelled before the small ones are added.
     """
 
     left: torch.Tensor
@@ -70,33 +75,38 @@ class _Laid:
     own: slice
     plain: int  # columns without the climb
     short: tuple[torch.Tensor, torch.Tensor] | None  # queries and keys of 16 bit
+    scale: float  # of the product of `short`
     values: torch.Tensor
     height: torch.Tensor | None  # (G, N)
-    alpha: torch.Tensor  # (G,)
+    alpha: torch.Tensor  # (G,), to base 2
 
     def some(self, at: slice) -> _Laid:
         """Some samples and heads."""
         left, right, values = (x[at] for x in (self.left, self.right, self.values))
         short = self.short and tuple(x[at] for x in self.short)
         height = None if self.height is None else self.height[at]
-        return _Laid(left, right, self.own, self.plain, short, values, height, self.alpha[at])
+        own, alpha = self.own, self.alpha[at]
+        return _Laid(left, right, own, self.plain, short, self.scale, values, height, alpha)
 
-    def border(self, last: int) -> int:
-        """Sources from here on lie above all receivers of a tile that ends at `last`."""
-        return self.right.shape[1] if self.height is None else last
+    def columns(self, rows: slice, keys: slice) -> int:
+        """Columns of a tile: without the climb if a source of it may lie below a receiver."""
+        above = self.height is not None and keys.start >= rows.stop
+        return self.left.shape[-1] if above else self.plain
 
-    def climb(self, a: int, b: int) -> torch.Tensor:
-        """relu(height_j - height_i) among the receivers of a tile."""
-        return (self.height[:, None, a:b] - self.height[:, a:b, None]).relu_()
+    def climb(self, rows: slice, keys: slice) -> torch.Tensor | None:
+        """relu(height_j - height_i) of a tile that has sources below and above; else None."""
+        if self.height is None or keys.stop <= rows.start or keys.start >= rows.stop:
+            return None
+        return (self.height[:, None, keys] - self.height[:, rows, None]).relu_()
 
 
 def _lay_out(scale, q, k, v, fq, fk, height, alpha) -> _Laid:
     shape, precise = (*q.shape[:3], -1), torch.promote_types(q.dtype, torch.float32)
-    short = None if q.dtype == precise else ((q * scale).contiguous(), k.contiguous())
-    left, right, rank = [fq], [fk], fq.shape[-1]
+    short = None if q.dtype == precise else (q.contiguous(), k.contiguous())
+    left, right, rank = [fq * _LOG2_E], [fk], fq.shape[-1]
     if short is None:
-        left, right = [fq, q * scale], [fk, k]
-    plain = sum(x.shape[-1] for x in left)
+        left, right = [*left, q * (scale * _LOG2_E)], [fk, k]
+    plain, alpha = sum(x.shape[-1] for x in left), alpha * _LOG2_E
     if height is not None:
         height = height.expand(len(q), -1)[:, None].expand(shape[:3])
         one, rise = torch.ones_like(height), height * alpha[:, None]
@@ -106,23 +116,43 @@ def _lay_out(scale, q, k, v, fq, fk, height, alpha) -> _Laid:
     left, right = (torch.cat([x.expand(shape) for x in side], dim=-1) for side in (left, right))
     left, right, values = (x.flatten(0, 1) for x in (left, right, v.contiguous()))
     short = short and tuple(x.flatten(0, 1) for x in short)
-    return _Laid(
-        left, right, slice(rank, plain), plain, short, values, height, alpha.repeat(len(q))
-    )
+    own, alpha = slice(rank, plain), alpha.repeat(len(q))
+    return _Laid(left, right, own, plain, short, scale * _LOG2_E, values, height, alpha)
 
 
-def _tiles(x: torch.Tensor) -> Iterator[tuple[slice, int, int]]:
-    """Samples and heads, first and last receiver of all tiles."""
+def _parts(n: int, size: int) -> list[slice]:
+    return [slice(a, min(a + size, n)) for a in range(0, n, size)]
+
+
+def _groups(x: torch.Tensor) -> list[slice]:
+    """Samples and heads that share tiles."""
     groups, n, _ = x.shape
-    step = max(1, TILE_SCORES // (min(n, TILE_ROWS) * n))
-    for first in range(0, groups, step):
-        for a in range(0, n, TILE_ROWS):
-            yield slice(first, min(first + step, groups)), a, min(a + TILE_ROWS, n)
+    return _parts(groups, max(1, TILE_SCORES // (min(n, TILE_ROWS) * min(n, TILE_KEYS))))
 
 
-def _room(x: torch.Tensor) -> torch.Tensor:
-    at, a, b = next(_tiles(x))
-    return x.new_empty(at.stop, b - a, x.shape[1])
+def _tiles(laid: _Laid) -> Iterator[tuple[slice, _Laid, slice]]:
+    """Samples and heads, their tokens, and some of their receivers; one after the other."""
+    for at in _groups(laid.values):
+        x = laid.some(at)
+        for rows in _parts(x.values.shape[1], TILE_ROWS):
+            yield at, x, rows
+
+
+class _Rooms:
+    """Memory for the scores of a tile, used again for each."""
+
+    def __init__(self, laid: _Laid, count: int) -> None:
+        n = laid.values.shape[1]
+        most = _groups(laid.values)[0].stop * min(n, TILE_ROWS) * min(n, TILE_KEYS)
+        self.rooms = [laid.left.new_empty(most) for _ in range(count)]
+
+    def __call__(self, x: _Laid, rows: slice, keys: slice) -> list[torch.Tensor]:
+        """Rooms (g, receivers, sources)."""
+        shape = (len(x.left), rows.stop - rows.start, keys.stop - keys.start)
+        return [room[: math.prod(shape)].view(shape) for room in self.rooms]
+
+
+# ---- products
 
 
 def _product(a: torch.Tensor, b: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
@@ -132,28 +162,38 @@ def _product(a: torch.Tensor, b: torch.Tensor, start: torch.Tensor | None = None
     return (a[0] @ b[0] if start is None else torch.addmm(start[0], a[0], b[0]))[None]
 
 
-def _add(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, beta: float = 1) -> None:
-    """out = beta * out + a @ b, as `_product`."""
+def _add(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, beta: float = 1) -> torch.Tensor:
+    """out = beta * out + a @ b, as `_product`; returns out."""
     if len(a) > 1:
-        torch.baddbmm(out, a, b, beta=beta, out=out)
+        return torch.baddbmm(out, a, b, beta=beta, out=out)
+    torch.addmm(out[0], a[0], b[0], beta=beta, out=out[0])
+    return out
+
+
+def _accumulate(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """out += a @ b, whose product may be of 16 bit."""
+    if a.dtype == out.dtype:
+        _add(out, a, b)
     else:
-        torch.addmm(out[0], a[0], b[0], beta=beta, out=out[0])
+        out += _product(a, b)
 
 
-def _weights(x: _Laid, a: int, b: int, scores: torch.Tensor) -> torch.Tensor:
-    """Softmax of the scores of receivers a..b, (g, b - a, N); `scores` is where they are made."""
-    scores, border, beta = scores[: len(x.left), : b - a], x.border(b), 0
+def _precise(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """out = a @ b, in float32 of factors of 16 bit, too; returns out."""
+    if a.dtype == out.dtype:
+        return _add(out, a, b, beta=0)
+    rounded = _product(a, b)  # to 8 bits; the second product is what was lost by it
+    return out.copy_(rounded).sub_(_product(-a, b, rounded))
+
+
+def _scores(x: _Laid, rows: slice, keys: slice, out: torch.Tensor) -> torch.Tensor:
+    """Scores to base 2 of a tile, (g, receivers, sources), in `out`."""
     if x.short:
-        q, k = x.short[0][:, a:b], x.short[1].transpose(1, 2)
-        rounded = _product(q, k)  # to 8 bits; the second product is what was lost by it
-        scores.copy_(rounded).sub_(_product(-q, k, rounded))
-        beta = 1
-    p, below, above = x.plain, scores[..., :border], scores[..., border:]
-    _add(below, x.left[:, a:b, :p], x.right[:, :border, :p].transpose(1, 2), beta)
-    if x.height is not None:
-        scores[..., a:b] -= x.alpha[:, None, None] * x.climb(a, b)
-        _add(above, x.left[:, a:b], x.right[:, border:].transpose(1, 2), beta)
-    return torch.softmax(scores, dim=-1)
+        _precise(out, x.short[0][:, rows], x.short[1][:, keys].transpose(1, 2))
+    c, beta = x.columns(rows, keys), x.scale if x.short else 0.0
+    _add(out, x.left[:, rows, :c], x.right[:, keys, :c].transpose(1, 2), beta)
+    climb = x.climb(rows, keys)
+    return out if climb is None else out.sub_(climb.mul_(x.alpha[:, None, None]))
 
 
 # ---- forward and backward
@@ -163,73 +203,133 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scale, q, k, v, fq, fk, height, alpha):
         laid = _lay_out(scale, q, k, v, fq, fk, height, alpha)
-        out, scores = torch.empty_like(laid.values), _room(laid.left)
-        for at, a, b in _tiles(out):
-            x = laid.some(at)
-            out[at, a:b] = _product(_weights(x, a, b, scores).to(q.dtype), x.values)
-        ctx.scale = scale
-        ctx.save_for_backward(q, k, v, fq, fk, height, alpha)
-        return out.view(q.shape)
+        room, out = _Rooms(laid, 1), torch.empty_like(laid.values)
+        lost = torch.empty_like(out) if laid.short else None
+        norm = laid.left.new_empty(*out.shape[:2], 1)
+        for at, x, rows in _tiles(laid):
+            total, norm[at, rows] = _attended(x, rows, room)
+            out[at, rows] = total
+            if lost is not None:
+                lost[at, rows] = total.sub_(out[at, rows]).to(out.dtype)
+        ctx.scale, out = scale, out.view(q.shape)
+        ctx.save_for_backward(q, k, v, fq, fk, height, alpha, out, lost, norm)
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        inputs = ctx.saved_tensors
-        laid = _lay_out(ctx.scale, *inputs)
-        precise, grad = laid.left.dtype, grad.contiguous().flatten(0, 1)
-        sums, scores = _Sums(laid, keys=ctx.needs_input_grad[5]), _room(laid.left)
-        for at, a, b in _tiles(grad):
-            x = laid.some(at)
-            weights, given = _weights(x, a, b, scores), grad[at, a:b]
-            sums.values[at] += _product(weights.to(given.dtype).transpose(1, 2), given)
-            slope = _product(given, x.values.transpose(1, 2)).to(precise)
-            sums.add(x, at, a, b, _softmax_back(slope, weights, -1, precise))
+        *inputs, out, lost, norm = ctx.saved_tensors
+        laid, grad = _lay_out(ctx.scale, *inputs), grad.contiguous().flatten(0, 1)
+        mean = _mean(grad, out.flatten(0, 1), lost)
+        sums, rooms = _Sums(laid, keys=ctx.needs_input_grad[5]), _Rooms(laid, 2)
+        for at, x, rows in _tiles(laid):
+            own = (z[at, rows] for z in (grad, mean, norm))
+            _take_back(x, at, rows, *own, sums, rooms)
         return sums.gradients(ctx.scale, *inputs[:5])
 
 
+def _attended(x: _Laid, rows: slice, room: _Rooms) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output (g, receivers, d), and the logarithm to base 2 of the sum of weights.
+
+    Of 16-bit values in float32, too: the backward pass needs it.
+    """
+    shape, values = (len(x.values), rows.stop - rows.start), x.values.to(x.left.dtype)
+    total = x.left.new_zeros(*shape, values.shape[-1])
+    highest, weight = x.left.new_full((*shape, 1), -math.inf), x.left.new_zeros(*shape, 1)
+    for keys in _parts(values.shape[1], TILE_KEYS):
+        scores = _scores(x, rows, keys, *room(x, rows, keys))
+        before, highest = highest, torch.maximum(highest, scores.amax(-1, keepdim=True))
+        weights, shrink = scores.sub_(highest).exp2_(), (before - highest).exp2_()
+        weight.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+        _add(total.mul_(shrink), weights, values[:, keys])
+    return total.div_(weight), weight.log2_().add_(highest)
+
+
+def _mean(grad: torch.Tensor, out: torch.Tensor, lost: torch.Tensor | None) -> torch.Tensor:
+    """Mean (G, N, 1) of grad . values under the weights.
+
+    Precise for outputs of 16 bit, too, by what they `lost`: the gradients of a row of scores have
+    to cancel, because features are large numbers.
+    """
+    grad = grad.to(torch.promote_types(grad.dtype, torch.float32))
+    mean = (grad * out).sum(-1, keepdim=True)
+    return mean if lost is None else mean.add_((grad * lost).sum(-1, keepdim=True))
+
+
+def _take_back(x: _Laid, at: slice, rows: slice, grad, mean, norm, sums: _Sums, rooms) -> None:
+    """Gradients from some receivers; `mean` and `norm` (g, receivers, 1)."""
+    for keys in _parts(x.values.shape[1], TILE_KEYS):
+        one, other = rooms(x, rows, keys)
+        weights = _scores(x, rows, keys, one).sub_(norm).exp2_()
+        _accumulate(sums.values[at, :, keys], grad.transpose(1, 2), weights.to(grad.dtype))
+        slope = _precise(other, grad, x.values[:, keys].transpose(1, 2))
+        sums.add(x, at, rows, keys, slope.sub_(mean).mul_(weights))
+
+
 class _Sums:
-    """Gradients, tile by tile; `keys`: also of the features of keys."""
+    """Gradients, tile by tile; `keys`: also of the features of keys.
+
+    Those of keys and values are (G, columns, N): as products with the scores on the right they take
+    a seventh less time.
+    """
 
     def __init__(self, laid: _Laid, keys: bool) -> None:
-        self.laid, self.keys = laid, keys
-        precise, left = laid.left.dtype, laid.left[..., : laid.plain]
-        self.left = torch.empty_like(left)
+        self.laid, self.keys, precise = laid, keys, laid.left.dtype
         # of keys, the columns whose gradient is wanted
         self.columns = slice(0, laid.plain) if keys else laid.own
-        self.right = torch.zeros_like(left[..., self.columns])
-        self.values = torch.zeros_like(laid.values, dtype=precise)
-        self.short = laid.short and tuple(torch.zeros_like(x, dtype=precise) for x in laid.short)
+        self.left = torch.zeros_like(laid.left)
+        kept = (laid.left[..., self.columns], laid.values)
+        self.right, self.values = (_transposed_zeros(x, precise) for x in kept)
+        self.short = laid.short and (
+            torch.zeros_like(laid.short[0], dtype=precise),
+            _transposed_zeros(laid.short[1], precise),
+        )
         self.alpha = torch.zeros_like(laid.alpha)
 
-    def add(self, x: _Laid, at: slice, a: int, b: int, slope: torch.Tensor) -> None:
-        """Take in a tile, given the gradient of its scores."""
+    def add(self, x: _Laid, at: slice, rows: slice, keys: slice, slope: torch.Tensor) -> None:
+        """Take in a tile, given the gradient of its scores in nat."""
         if x.short:
             short = slope.to(x.short[0].dtype)
-            self.short[0][at, a:b] = _product(short, x.short[1])
-            self.short[1][at] += _product(short.transpose(1, 2), x.short[0][:, a:b])
-        border, p = x.border(b), x.plain
-        left, right = self.left[at, a:b], self.right[at]
-        _add(left, slope[..., :border], x.right[:, :border, :p], beta=0)
-        if right.shape[-1]:
-            _add(right, slope.transpose(1, 2), x.left[:, a:b, self.columns])
-        if x.height is None:
-            return
-        above = _product(slope[..., border:], x.right[:, border:])
-        left += above[..., :p]
-        rise = x.height[:, a:b] * above[..., p] - above[..., p + 1]
-        self.alpha[at] += rise.sum(1) - (slope[..., a:b] * x.climb(a, b)).sum((1, 2))
+            self.short[0][at, rows] += _product(short, x.short[1][:, keys])
+            self.short[1][at, :, keys] += _product(x.short[0][:, rows].transpose(1, 2), short)
+        c = x.columns(rows, keys)
+        _add(self.left[at, rows, :c], slope, x.right[:, keys, :c])
+        if self.right.shape[1]:
+            _add(self.right[at, :, keys], x.left[:, rows, self.columns].transpose(1, 2), slope)
+        climb = x.climb(rows, keys)
+        if climb is not None:
+            self.alpha[at] -= climb.mul_(slope).sum((1, 2))
 
     def gradients(self, scale: float, q, k, v, fq, fk) -> tuple[torch.Tensor | None, ...]:
         """As autograd wants them from the inputs of `tiled_attention`."""
-        own, rank, shape = self.laid.own, fq.shape[-1], q.shape[:2]
-        left, right, values = (x.unflatten(0, shape) for x in (self.left, self.right, self.values))
+        laid, rank, shape = self.laid, fq.shape[-1], q.shape[:2]
+        if laid.height is not None:
+            one, height = self.left[..., laid.plain :].unbind(-1)
+            self.alpha += (laid.height * one - height).sum(-1)
+        right = self.right.mul_(1 / _LOG2_E).transpose(1, 2)  # `left` has the factor
+        values = self.values.transpose(1, 2)
+        left, right, values = (x.unflatten(0, shape) for x in (self.left, right, values))
         dfk = _shared(right[..., :rank], fk) if self.keys else None
         dfq = _shared(left[..., :rank], fq)
-        dq, dk = left[..., own], right[..., own] if self.keys else right
+        dq, dk = left[..., laid.own], right[..., laid.own] if self.keys else right
         if self.short:
-            dq, dk = (x.unflatten(0, shape) for x in self.short)
-        dq, alpha = dq.mul_(scale).to(q.dtype), self.alpha.view(shape).sum(0)
-        return None, dq, dk.to(k.dtype), values.to(v.dtype), dfq, dfk, None, alpha
+            dq, dk = self.short[0].unflatten(0, shape), self.short[1].transpose(1, 2)
+            dk = dk.unflatten(0, shape) * scale
+        alpha = self.alpha.view(shape).sum(0)
+        return (
+            None,
+            (dq * scale).to(q.dtype),
+            dk.to(k.dtype),
+            values.to(v.dtype),
+            dfq,
+            dfk,
+            None,
+            alpha,
+        )
+
+
+def _transposed_zeros(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return x.new_zeros(len(x), x.shape[2], x.shape[1], dtype=dtype)
 
 
 def _shared(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -4,25 +4,17 @@ A step is forward, backward and AdamW, with one sample. Each variant has a proce
 memory is the peak of resident memory above what the process held after its imports, thus weights,
 gradients, moments and all that the step keeps.
 
-Floating-point operations are those that the formulas need, however they are computed: three times
-the matrix products of a forward pass (torch.utils.flop_counter), plus 12 N^2 D for each attention
-of N tokens of width D (two products forward, four backward). Recomputed scores or blocks and the
-columns of the biases are not counted as work.
+Operations are counted as in `aqnet.training.cost`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from aqnet.data.geography import china_static
-from aqnet.grid import GRIDS, Grid
+from aqnet.grid import GRIDS
 from aqnet.model.bench_machine import (
     best_seconds,
     forget_peak,
@@ -33,15 +25,14 @@ from aqnet.model.bench_machine import (
     resident_bytes,
 )
 from aqnet.model.config import ModelConfig
-from aqnet.model.network import Domain, FieldTransformer
+from aqnet.model.network import FieldTransformer
 from aqnet.model.presets import model_preset
 from aqnet.model.published_form import PublishedForm
-from aqnet.model.ridge import RidgeFactors
-from aqnet.variables import INPUTS, STATIC, TARGETS
+from aqnet.training.cost import count_operations, domain_like
+from aqnet.variables import INPUTS, TARGETS
 
 __all__ = ["CASES", "REFERENCE", "Case", "Size", "StepCost", "step_costs"]
 
-RIDGE_RANK = 14
 ONE_LEAD_H = 24.0
 
 
@@ -155,7 +146,7 @@ def _measure(pipe, case: str, size: Size, repeats: int, threads: int) -> None:
     seconds = best_seconds(step, "cpu", repeats)
     memory = peak_bytes() - before if told else None
     gflops = max(gflops, matmul_gflops(dtype=CASES[case].dtype))
-    flop, tokens = _counted(network, inputs)
+    flop, tokens = count_operations(network, inputs)
     parameters = sum(p.numel() for p in network.parameters())
     leads = 1 if CASES[case].tokens is None else len(network.config.lead_times_h)
     pipe.send(StepCost(case, tokens, parameters, leads, seconds, memory, flop, gflops))
@@ -170,7 +161,7 @@ def _make(case: str, size: Size) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
         network = PublishedForm(grid.shape, width=size.width, depth=size.depth, heads=size.heads)
         return network, (torch.randn(1, len(INPUTS), *grid.shape), torch.full((1,), ONE_LEAD_H))
     config = _configuration(CASES[case], size)
-    network = FieldTransformer(config, INPUTS, _domain(grid, config))
+    network = FieldTransformer(config, INPUTS, domain_like(config, grid))
     network.checkpoint_blocks = size.checkpointing
     shape = (1, len(config.lead_times_h), 6)
     wind = 6.0 * torch.randn(1, 2, *grid.shape)
@@ -181,19 +172,6 @@ def _configuration(case: Case, size: Size) -> ModelConfig:
     """The preset "china": physics in all blocks, ridges and rotary position among it."""
     sides = {"width": size.width, "depth": size.depth, "heads": size.heads}
     return model_preset("china", tokens=case.tokens, **sides)
-
-
-def _domain(grid: Grid, config: ModelConfig) -> Domain:
-    """China with its terrain; ridge factors are random, which costs the same."""
-    static = china_static(grid)
-    lat, lon = np.meshgrid(grid.lat, grid.lon, indexing="ij")
-    fields = {"lat2d": lat, "lon2d": lon, "elevation": static.elevation.values}
-    fields["population"] = static.population.values
-    mask, random = static.mask.values, np.random.default_rng(0)
-    patches = mask.size // config.patch**2
-    left, right = (random.uniform(0, 9, (patches, RIDGE_RANK)).astype("f4") for _ in range(2))
-    ridge = RidgeFactors(left, right, {}, {})
-    return Domain(grid, mask, np.stack([fields[name] for name in STATIC]), ridge)
 
 
 # ---- the step
@@ -211,37 +189,3 @@ def _step(network: nn.Module, inputs: tuple[torch.Tensor, ...], case: Case):
         optimiser.step()
 
     return step
-
-
-def _counted(network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[float, int]:
-    """Operations of a step, and tokens; see the head of this module. Ends the training."""
-    sites = _attention_sites(network)
-    shapes = []
-
-    def no_attention(q, k, v, *_args, **_named):
-        shapes.append((*q.shape, k.shape[-2]))
-        return v[..., : q.shape[-2], :]
-
-    network.requires_grad_(False)
-    with _replaced(sites, no_attention), FlopCounterMode(display=False) as count:
-        network(*inputs)
-    attention = sum(12 * math.prod(shape) for shape in shapes)  # B, heads, N, d, sources
-    return 3.0 * count.get_total_flops() + attention, shapes[-1][2]
-
-
-def _attention_sites(network: nn.Module) -> list[tuple[object, str]]:
-    if isinstance(network, PublishedForm):
-        return [(nn.functional, "scaled_dot_product_attention")]
-    return [(block.attention.core, "forward") for block in network.blocks]
-
-
-@contextlib.contextmanager
-def _replaced(sites: list[tuple[object, str]], function):
-    before = [getattr(owner, name) for owner, name in sites]
-    try:
-        for owner, name in sites:
-            setattr(owner, name, function)
-        yield
-    finally:
-        for (owner, name), own in zip(sites, before, strict=True):
-            setattr(owner, name, own)

@@ -203,6 +203,9 @@ def load_checkpoint(path: str | Path) -> LoadedForecaster:
 def set_share(path: str | Path, share: float) -> None:
     """Set the share of the correction that a stored forecaster applies, 0 to 1.
 
+    `best.ckpt` is a link to one of the best checkpoints; from then on it is a file of its own, and
+    that one stays as it was trained and judged, with the whole correction.
+
     Raises
     ------
     ModelError

@@ -58,6 +58,11 @@ def _code(checkpoint: Checkpoint) -> str:
     return f"aqnet {code.aqnet}, torch {code.torch}, {git.commit or git.state}{changed}"
 
 
+def _without_parent(checkpoint: Checkpoint) -> str:
+    here = checkpoint.identity is not None  # what was imported does not say its data
+    return "none: trained from the start" if here else "none: not trained here, see the notes"
+
+
 def _progress(checkpoint: Checkpoint) -> str:
     at, loss = checkpoint.progress, checkpoint.progress.val_loss
     judged = "not validated" if loss is None else f"validation loss {loss:.6g}"
@@ -118,7 +123,7 @@ def describe_checkpoint(path: str | Path) -> str:
     facts = {
         "size": f"{Path(path).stat().st_size / 1e6:.1f} MB, every byte checked",
         "content": c.sha256,
-        "parent": c.parent or "none: trained from the start",
+        "parent": c.parent or _without_parent(c),
         "progress": _progress(c),
         "training": _training(c.training),
         "code": _code(c),

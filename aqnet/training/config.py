@@ -61,6 +61,7 @@ class TrainingConfig(Config):
     pollutant_weights: dict[str, _NotNegative] = Field({})  # 1 where a target is not named
 
     # ---- judging and keeping
+    max_validation_samples: _Count = 0  # 0: all; else evenly spread over the split
     validate_every: _Count = 0  # steps; 0: at the end of each epoch
     patience_epochs: _Count = 0  # epochs without a new best before the run ends; 0: never
     keep_best: _AtLeastOne = 3

@@ -62,8 +62,8 @@ def to_resume(folder: Path, resume: Path | str | None) -> tuple[Checkpoint, Path
     ----------
     folder : path
     resume : path, "auto" or None
-        "auto": the folder's last.ckpt or, if it cannot be read, the one before it; the note says
-        why.
+        "auto": the folder's last.ckpt or, if it is gone or cannot be read, the one before it; the
+        note says why.
 
     Returns
     -------
@@ -90,7 +90,9 @@ def to_resume(folder: Path, resume: Path | str | None) -> tuple[Checkpoint, Path
         except ModelError as error:
             damage = damage or error
             continue
-        return checkpoint, path, f"{LAST} is not used: {damage}" if damage else ""
+        if path.name == LAST:
+            return checkpoint, path, ""
+        return checkpoint, path, f"{LAST} is not used: {damage or 'it is gone'}"
     if damage is not None:
         raise damage
     return None
@@ -109,6 +111,9 @@ def _lost(path: Path) -> RunError:
 
 class CheckpointFolder:
     """The best checkpoints, a link to the best of them, the last, and the one before it.
+
+    `best.ckpt` is a link until the end of the training. Whoever changes it then (`set_share`)
+    makes it a file of its own: the others stay as they were judged.
 
     Nothing that `last.ckpt` or `last-previous.ckpt` needs is removed or replaced before a newer
     `last.ckpt` is complete: a process may be killed, and a disk be full, at any time.

@@ -87,6 +87,7 @@ def training_loader(
 
 
 def validation_loader(samples: Dataset, config: TrainingConfig, fabric: Fabric) -> Iterable[dict]:
-    """This rank's part of the validation samples, in order."""
-    part = EvaluationSampler(len(samples), fabric.global_rank, fabric.world_size)
-    return _loader(samples, part, config, fabric)
+    """This rank's part of the chosen validation samples, in order."""
+    chosen = chosen_samples(len(samples), config.max_validation_samples)
+    part = EvaluationSampler(len(chosen), fabric.global_rank, fabric.world_size)
+    return _loader(samples, _Chosen(part, chosen), config, fabric)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +19,19 @@ import torch
 from lightning.fabric import Fabric
 
 from aqnet.errors import InterruptedRunError, RunError, explain
-from aqnet.training.checkpoint import (
-    Checkpoint,
-    Code,
-    Progress,
-    check_fits,
-    write_checkpoint,
-)
 from aqnet.training.config import TrainingConfig
-from aqnet.training.folder import BEST, LAST, CheckpointFolder, to_resume
+from aqnet.training.folder import LAST
+from aqnet.training.heartbeat import Heart
 from aqnet.training.learner import Learner
-from aqnet.training.loaders import training_loader, validation_loader
+from aqnet.training.loaders import chosen_samples, training_loader, validation_loader
 from aqnet.training.logs import RunLog, named_values
 from aqnet.training.problem import Problem
 from aqnet.training.processes import as_one, open_fabric
+from aqnet.training.saving import Saver
 from aqnet.training.schedule import describe_plan
 from aqnet.training.seeds import derive
 from aqnet.training.shutdown import StopRequest
-from aqnet.training.state import TrainingCurve, TrainingState, check_same_run
+from aqnet.training.state import TrainingCurve, TrainingState
 from aqnet.training.step import Outcome, Stepper, require_summing
 from aqnet.training.validation import judge
 
@@ -54,6 +48,7 @@ def train(
     echo: Callable[[str], None] = print,
     fabric: Fabric | None = None,
     parent: str | None = None,
+    beats: Path | None = None,
 ) -> TrainingCurve:
     """Train the model of a problem in place; every rank calls this.
 
@@ -69,14 +64,16 @@ def train(
     folder : path
         On a file system that all ranks see; must not hold another training.
     resume : path or "auto", optional
-        A `last.ckpt`, of this folder or another. "auto": that of this folder or, if it cannot be
-        read, the one before it, which is said; begin if there is none.
+        A `last.ckpt`, of this folder or another. "auto": that of this folder or, if it is gone
+        or cannot be read, the one before it, which is said; begin if there is none.
     echo : callable
         Takes the lines of the log, on the first rank.
     fabric : Fabric, optional
         Launched, by `open_fabric`; made if not given.
     parent : str, optional
         `sha256` of the checkpoint that the model's weights come from, for the record.
+    beats : path, optional
+        Folder for signs of life of the ranks, which `aqnet watch` shows (`heartbeat`).
 
     Returns
     -------
@@ -98,8 +95,8 @@ def train(
     """
     fabric, folder = fabric or open_fabric(config), Path(folder)
     require_summing(fabric)
-    with as_one(fabric, folder), StopRequest() as stop:
-        run = _Run(problem, config, folder, fabric, stop, parent)
+    with StopRequest() as stop, as_one(fabric, folder, beats) as heart:
+        run = _Run(problem, config, folder, fabric, stop, parent, heart)
         run.begin(resume, echo)
         run.go()
     return run.state.curve
@@ -110,47 +107,32 @@ class _Run:
 
     def __init__(
         self, problem: Problem, config: TrainingConfig, folder: Path, fabric: Fabric,
-        stop: StopRequest, parent: str | None,
+        stop: StopRequest, parent: str | None, heart: Heart,
     ) -> None:  # fmt: skip
-        self.problem, self.config, self.fabric, self.stop = problem, config, fabric, stop
-        self.parent, self.files = parent, CheckpointFolder(folder, config.keep_best)
+        self.problem, self.config, self.fabric = problem, config, fabric
+        self.stop, self.heart = stop, heart
         self.lead_times_h = problem.model.config.lead_times_h
         self.plan = describe_plan(config, len(problem.train), fabric.world_size)
         self.sampler, self.loader = training_loader(problem.train, config, self.plan, fabric)
         self.validation = validation_loader(problem.validation, config, fabric)
         self.learner = Learner(problem, config, fabric)
         self.step = Stepper(fabric, self.learner, config, self.plan)
-        self.state, self.saved_step = TrainingState(), -1
-        self.saved_at, self.took, self.judging = time.monotonic(), 0.0, 0.0  # s
+        if self.step.parallel:
+            fabric.strategy.on_own_end = heart.wait
+        self.saver = Saver(
+            folder, problem, config, self.plan, fabric, self.learner, self.sampler, parent
+        )
+        self.state = TrainingState()
+        self.took, self.judging = 0.0, 0.0  # s
         self.last: Outcome | None = None  # the last step
-        self.code = Code.running() if fabric.is_global_zero else None  # git is slow: once
-
-    # ---- begin and resume
 
     def begin(self, resume: Path | str | None, echo: Callable[[str], None]) -> None:
         """Take up the state of a checkpoint, or make sure that the folder is free."""
-        first = self.fabric.is_global_zero
-        # One rank reads: hundreds would load the file system, and might see files of different age.
-        found = self.fabric.broadcast(to_resume(self.files.folder, resume) if first else None)
-        checkpoint, path, note = found or (None, None, "")
-        if checkpoint is not None:
-            self._restore(checkpoint)
-        if first:
-            self.files.begin(self.state.best, path)
-        self.log = RunLog(self.files.folder, self.state.step, echo, first)
-        self.log.say(str(self.plan))
-        if checkpoint is not None:
-            self.log.say(f"continues at step {self.state.step} from {path}")
-        if note:
-            self.log.say(note)
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        check_fits(checkpoint, self.problem.identity, self.problem.model.config)
-        saved = checkpoint.training
-        check_same_run(saved["config"], self.config, saved["plan"], asdict(self.plan))
-        self.state, self.parent = TrainingState.from_dict(saved["state"]), checkpoint.parent
-        self.learner.restore(checkpoint)
-        self.sampler.load_state_dict(saved["sampler"])
+        self.state, notes = self.saver.begin(resume)
+        folder, first = self.saver.files.folder, self.fabric.is_global_zero
+        self.log = RunLog(folder, self.state.step, echo, first)
+        for line in (str(self.plan), *notes):
+            self.log.say(line)
 
     # ---- steps
 
@@ -168,9 +150,7 @@ class _Run:
                 if self._ended():
                     break
         self.log.close()
-        if self.fabric.is_global_zero:
-            self.files.finish(self.state.best)
-        self.learner.take_weights(self.files.folder / BEST, self.fabric)
+        self.saver.finish(self.state)
 
     def _ended(self) -> bool:
         step, patience = self.state.step, self.config.patience_epochs * self.plan.epoch_steps
@@ -180,8 +160,7 @@ class _Run:
     def _make_step(self, batches: Iterator[dict]) -> None:
         begin = time.monotonic()
         # the next chance to save comes after this step and another one
-        unsaved = (begin - self.saved_at + 2 * self.took) / 60
-        due = self.fabric.is_global_zero and unsaved >= self.config.checkpoint_minutes
+        due = self.fabric.is_global_zero and self.saver.due(2 * self.took)
         done = self.step(self.state.step, batches, self.stop.signal is not None, due)
         self.took = time.monotonic() - begin
         self.sampler.advance()
@@ -192,6 +171,7 @@ class _Run:
         if done.skipped:
             self._note_skipped(done)
         self.log.count(self.plan.effective)
+        self.heart.count(self.plan.effective, self.took - done.waited, done.waited)
         if self.state.step % self.config.log_every == 0 and not done.skipped:
             self._record_step(done)
 
@@ -221,6 +201,7 @@ class _Run:
 
     def _between_steps(self) -> None:
         """Judge, save and stop where it is due; all ranks come to the same conclusions."""
+        self.heart.at(self.state.step, self.plan.steps, self.state.step // self.plan.epoch_steps)
         step, every = self.state.step, self.config.validate_every or self.plan.epoch_steps
         if not self.state.judged and (step % every == 0 or step == self.plan.steps):
             self._judge()
@@ -228,22 +209,20 @@ class _Run:
             self._save()
         if self.last is not None and self.last.stop and not self._ended():
             self._leave()
+        self.heart.phase = "training"
 
     def _judge(self) -> None:
         begin = time.monotonic()
-        if (begin - self.saved_at + self.judging) / 60 >= self.config.checkpoint_minutes:
+        if self.saver.due(self.judging):
             self._save()  # a long judgement is no chance to save
+        self.heart.phase = "judging"
         outcome = judge(
             self.learner.judged, self.learner.loss, self.validation, self.fabric, self._pause
         )
         state, epoch = self.state, self.state.step // self.plan.epoch_steps
         train = state.take_train_loss()
         best = state.curve.add(epoch, state.step, train, outcome)
-        if self.fabric.is_global_zero:
-            state.best = self.files.add_best(
-                state.best, outcome.loss, epoch, state.step,
-                lambda path: write_checkpoint(path, self._checkpoint(None)),
-            )  # fmt: skip
+        self.saver.add_best(state, outcome.loss)
         more = named_values("val_loss", outcome.losses, self.lead_times_h)
         more |= named_values("val_rmse_ug_m3", outcome.rmse, self.lead_times_h)
         head = {"epoch": epoch, "val_loss": outcome.loss, "train_loss": train, "best": int(best)}
@@ -254,7 +233,9 @@ class _Run:
 
     def _pause(self, number: int) -> None:
         """Leave a long validation, to repeat it; at batches that all ranks reach."""
-        common = len(self.problem.validation) // self.fabric.world_size // self.config.batch_size
+        samples = len(self.problem.validation)
+        judged = len(chosen_samples(samples, self.config.max_validation_samples))
+        common = judged // self.fabric.world_size // self.config.batch_size
         if number % _PAUSE or number > common:
             return
         asked = torch.tensor(float(self.stop.signal is not None), device=self.fabric.device)
@@ -267,50 +248,19 @@ class _Run:
         number = torch.tensor(float(own), device=self.fabric.device)
         return signal.Signals(int(self.fabric.all_reduce(number, reduce_op="max"))).name
 
+    def _save(self) -> None:
+        self.heart.phase = "saving"
+        self.saver.save(self.state)
+
     def _leave(self) -> None:
-        if self.saved_step != self.state.step:
+        if self.saver.saved_step != self.state.step:
             self._save()
         # Also a barrier: a launcher may end all as soon as one has left.
         name = self._agreed_signal()
         self.log.close()
-        where = self.files.folder / LAST
+        where = self.saver.files.folder / LAST
         raise InterruptedRunError(
             explain(f"training was stopped by {name}",
                     expected=f"{self.plan.steps} steps", found=f"{self.state.step} done",
                     remedy=f"resume from {where}")
         )  # fmt: skip
-
-    # ---- checkpoints
-
-    def _save(self) -> None:
-        self.saved_at, self.saved_step = time.monotonic(), self.state.step
-        if self.fabric.is_global_zero:
-            self.learner.require_finite(self.state.step)
-            training = {
-                "state": asdict(self.state),
-                "config": self.config.model_dump(mode="json"),
-                "plan": asdict(self.plan),
-                "sampler": self.sampler.state_dict(),
-                **self.learner.state_dict(),
-            }
-            last = self._checkpoint(training)
-            self.files.save_last(self.state.best, lambda path: write_checkpoint(path, last))
-
-    def _checkpoint(self, training: dict | None) -> Checkpoint:
-        model, state, curve = self.learner.judged, self.state, self.state.curve
-        return Checkpoint(
-            kind=model.kind,
-            config=model.config,
-            state=model.state_dict(),
-            arrays=model.arrays(),
-            identity=self.problem.identity,
-            progress=Progress(
-                step=state.step,
-                epoch=state.step // self.plan.epoch_steps,
-                val_loss=curve.validation[-1] if state.judged else None,
-            ),
-            parent=self.parent,
-            extra=self.problem.extra,
-            training=training,
-            code=self.code,
-        )

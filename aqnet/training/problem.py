@@ -40,7 +40,15 @@ from aqnet.variables import DYNAMIC, STATIC, TARGETS
 if TYPE_CHECKING:
     from aqnet.training.experiment import Experiment
 
-__all__ = ["Problem", "StationData", "grid_problem", "open_problem", "station_problem"]
+__all__ = [
+    "Problem",
+    "StationData",
+    "grid_problem",
+    "open_problem",
+    "orders_of",
+    "ridge_of",
+    "station_problem",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,19 +204,30 @@ def _grid_domain(
 ) -> Domain:
     years = data.years
     plain = Domain(years.grid, years.mask, years.static)
-    ridge = _ridge_of(plain, model, terrain) if model.physics and model.physics.ridge else None
-    ordered = model.scan.used or model.scan.mode == "legacy"
-    orders = _orders_of(plain, model, scan) if ordered else None
-    return Domain(years.grid, years.mask, years.static, ridge, orders)
+    caches = ridge_of(plain, model, terrain), orders_of(plain, model, scan)
+    return Domain(years.grid, years.mask, years.static, *caches)
 
 
-def _ridge_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> RidgeFactors:
+def ridge_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> RidgeFactors | None:
+    """Ridges of a model, from `path` or the usual place; None if it uses none.
+
+    Raises
+    ------
+    CacheError
+        The file is missing, damaged, or made for something else.
+    """
+    if model.physics is None or not model.physics.ridge:
+        return None
     spec = ridge_spec(domain.grid, model.patch)
     return load_ridge(path or ridge_path(spec), spec)
 
 
-def _orders_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> ScanOrders:
-    s, active = model.scan, domain.tokens(model)
+def orders_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> ScanOrders | None:
+    """Orders along the wind of a model, as `ridge_of`."""
+    s = model.scan
+    if not (s.used or s.mode == "legacy"):
+        return None
+    active = domain.tokens(model)
     spec = scan_spec(domain.grid, model.patch, s.regions, s.sectors, s.lane_patches, active)
     return load_scan(path or scan_path(spec), spec)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+import secrets
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +24,12 @@ from lightning.fabric.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from aqnet.training.config import TrainingConfig
-from aqnet.training.shutdown import FAILURE, together
+from aqnet.training.heartbeat import Heart
+from aqnet.training.shutdown import together
 
-__all__ = ["SummingDDP", "as_one", "open_fabric"]
+__all__ = ["FAILURES", "SummingDDP", "as_one", "moment", "open_fabric", "seconds_between"]
+
+FAILURES = "failure-*.txt"  # in the folder of as_one: the traceback of the rank that failed first
 
 
 # Buffers are constants here; sending them before each forward pass would cost more than the
@@ -36,16 +41,38 @@ _BUFFERS = next(
 )
 
 
+def moment(device: torch.device) -> float | torch.cuda.Event:
+    """Now: by the clock [s], or on the stream of a GPU, which runs behind the program."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(begin: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
+    """Seconds between two moments; waits for the second one."""
+    if isinstance(begin, float):
+        return end - begin
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
 class SummingDDP(DDPStrategy):
     """DDP that adds gradients instead of averaging them, and notes what a rank brought itself.
 
     The loop divides by the number of cells of all ranks. `local_finite`: per bucket of the last
     backward pass, whether this rank's own gradients were finite before they met the others'.
+    `own_end`: moment at which the last of them was there, when `on_own_end` is called; what
+    follows is waiting. Gradients are views of the buckets that are sent: beside them they would
+    take their size in memory again.
     """
 
     def __init__(self, **options: object) -> None:
-        super().__init__(**{_BUFFERS: False}, **options)
+        super().__init__(**{_BUFFERS: False}, gradient_as_bucket_view=True, **options)
         self.local_finite: list[torch.Tensor] = []
+        self.own_end: float | torch.cuda.Event | None = None
+        self.on_own_end: Callable[[], None] = lambda: None
 
     def setup_module(self, module: torch.nn.Module) -> DistributedDataParallel:
         """Wrap a module; called by `Fabric.setup_module`."""
@@ -57,6 +84,9 @@ class SummingDDP(DDPStrategy):
 def _add_up(strategy, bucket):  # without annotations: DDP refuses them as text
     values = bucket.buffer()
     strategy.local_finite.append(values.isfinite().all())
+    if bucket.is_last():
+        strategy.own_end = moment(values.device)
+        strategy.on_own_end()
     return dist.all_reduce(values, async_op=True).get_future().then(lambda done: done.value()[0])
 
 
@@ -89,8 +119,19 @@ def open_fabric(config: TrainingConfig) -> Fabric:
     return fabric
 
 
+def _begin_start(fabric: Fabric, folder: Path) -> str:
+    """Name of this start, the same on all ranks, and another for each."""
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(FAILURES):  # of earlier starts; another node may see them still
+            path.unlink(missing_ok=True)
+    return fabric.broadcast(secrets.token_hex(4) if fabric.is_global_zero else None)
+
+
 @contextmanager
-def as_one(fabric: Fabric, folder: Path) -> Iterator[None]:
+def as_one(
+    fabric: Fabric, folder: Path, beats: Path | None = None, phase: str = "opening"
+) -> Iterator[Heart]:
     """All ranks enter and leave a block together; one that fails in it brings all down.
 
     Parameters
@@ -98,12 +139,17 @@ def as_one(fabric: Fabric, folder: Path) -> Iterator[None]:
     fabric : Fabric
         Launched.
     folder : path
-        On a file system that all ranks see; made if need be. See `shutdown.together`.
+        On a file system that all ranks see; made if need be. A failure is noted there, in a file
+        named for this start. See `shutdown.together`.
+    beats : path, optional
+        Folder for signs of life of the ranks (`heartbeat`).
+    phase : str
+        What the block does, for them.
     """
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FAILURE).unlink(missing_ok=True)
-    fabric.barrier()
-    with together(fabric.global_rank, fabric.world_size, folder):
-        yield
+    rank, world = fabric.global_rank, fabric.world_size
+    start = _begin_start(fabric, folder)
+    failure = folder / FAILURES.replace("*", start)
+    with Heart(beats, rank, world, start) as heart, together(rank, world, failure):
+        heart.phase = phase
+        yield heart
         fabric.barrier()  # none is outside while another may still fail

@@ -17,44 +17,87 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import ClassVar, NoReturn
 
 from aqnet.errors import AqnetError, InterruptedRunError, RunError
 
 __all__ = [
-    "FAILURE",
     "STOP_SIGNALS",
     "StopRequest",
     "children_shielded",
+    "end_when_terminated",
     "ignore_stop_signals",
     "together",
 ]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-FAILURE = "failure.txt"  # in the folder of the run: the traceback of the rank that failed first
+_IMPATIENT_S = 2.0  # launchers pass a Ctrl-C on, which then comes twice at once
 _POLL_S = 1.0
 _PATIENCE_S = 5.0  # a peer's connection may break before its traceback is in the file
 _GRACE_S = 3.0  # for the first rank to note the failure: a launcher ends all when one has left
 
 
+def _graver(one: str | None, other: str | None) -> str | None:
+    """SIGTERM before SIGUSR1 before SIGINT: what is cancelled does not go on by itself."""
+    names = [name for name in (one, other) if name is not None]
+    return max(names, key=lambda name: signal.Signals[name].value, default=None)
+
+
 class StopRequest:
-    """Notes a stop signal while the `with` block runs; the handlers before it come back after."""
+    """Notes a stop signal while the `with` block runs; the handlers before it come back after.
+
+    One within another knows what the outer has noted: a script listens from its start to its end,
+    a training only while it runs. A second SIGTERM or SIGUSR1 changes nothing, for schedulers send
+    several; a second Ctrl-C, a while after the first, raises KeyboardInterrupt.
+    """
+
+    _innermost: ClassVar[StopRequest | None] = None
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self._interrupted = float("inf")  # when the first Ctrl-C came
+        self._outer: StopRequest | None = None
         self._before: dict[signal.Signals, object] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
+        now = time.monotonic()
+        if number == signal.SIGINT and now - self._interrupted > _IMPATIENT_S:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            self._interrupted = min(self._interrupted, now)
+        self.signal = _graver(self.signal, signal.Signals(number).name)
 
     def __enter__(self) -> StopRequest:
         # Python allows handlers in the main thread alone; elsewhere its owner decides.
         if threading.current_thread() is threading.main_thread():
             self._before = {each: signal.signal(each, self._note) for each in STOP_SIGNALS}
+            self._outer, StopRequest._innermost = StopRequest._innermost, self
+            if self._outer is not None:
+                self.signal = _graver(self.signal, self._outer.signal)
+                self._interrupted = min(self._interrupted, self._outer._interrupted)
         return self
 
     def __exit__(self, *error: object) -> None:
         for each, handler in self._before.items():
             signal.signal(each, handler)
+        if self._before:
+            StopRequest._innermost = self._outer
+        if self._outer is not None:
+            self._outer.signal = _graver(self._outer.signal, self.signal)
+            self._outer._interrupted = min(self._interrupted, self._outer._interrupted)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise InterruptedRunError(f"stopped by {signal.Signals(number).name}")
+
+
+def end_when_terminated() -> None:
+    """SIGTERM raises InterruptedRunError: for what has no checkpoint to go on from.
+
+    A warning that time is nearly up is passed over: it may still be enough.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 @contextmanager
@@ -147,23 +190,24 @@ def _watch(rank: int, failure: Path, done: threading.Event, end: threading.Lock)
 
 
 @contextmanager
-def together(rank: int, processes: int, folder: Path) -> Iterator[None]:
+def together(rank: int, processes: int, failure: Path) -> Iterator[None]:
     """Bring all ranks down when one fails, the reason first.
 
-    The failing rank prints its traceback, writes it to `failure.txt` in `folder`, and exits. The
-    others, which may be waiting for it in a collective operation, look for that file from a thread
-    of their own. With one process errors are raised as usual, and so is the agreed stop.
+    The failing rank prints its traceback, writes it to the file `failure`, and exits. The others,
+    which may be waiting for it in a collective operation, look for that file from a thread of their
+    own. With one process errors are raised as usual, and so is the agreed stop.
 
     Parameters
     ----------
     rank, processes : int
-    folder : path
-        On a file system that all ranks see.
+    failure : path
+        On a file system that all ranks see, and that no earlier start has used: one that is gone
+        may still be seen from another node.
     """
     if processes == 1:
         yield
         return
-    failure, done = folder / FAILURE, threading.Event()
+    done = threading.Event()
     end = threading.Lock()  # taken once, by the thread that ends this process
     threading.Thread(target=_watch, args=(rank, failure, done, end), daemon=True).start()
     try:

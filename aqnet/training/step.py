@@ -13,7 +13,7 @@ from lightning.fabric import Fabric
 from aqnet.training.config import TrainingConfig
 from aqnet.training.learner import Learner
 from aqnet.training.optimisation import clip_sums, gradients, norm_of, set_rate
-from aqnet.training.processes import SummingDDP
+from aqnet.training.processes import SummingDDP, moment, seconds_between
 from aqnet.training.schedule import Plan
 from aqnet.training.seeds import derive
 
@@ -36,6 +36,8 @@ class Outcome:
         Why and with which samples, or empty.
     stop, save : bool
         Whether any rank asked for it.
+    waited : float
+        Seconds that this rank spent in collective operations alone; not the same on every rank.
     """
 
     total: float
@@ -46,6 +48,7 @@ class Outcome:
     skipped: str
     stop: bool
     save: bool
+    waited: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ class Stepper:
         sums = gradients(self.learner.model)
         norm = norm_of(sums)
         flags, table, norm = self._agree(passes, norm, stop, save)
+        waited = self._waited()
         bad, stop, save, total = flags
         cells = table[1].sum()
         if bad:
@@ -102,7 +106,13 @@ class Stepper:
             norm = clip_sums(sums, norm, cells, self.config.gradient_clip)
             optimiser.step()
             self.learner.after_step()
-        return Outcome(total, float(cells), *table, norm, skipped, bool(stop), bool(save))
+        return Outcome(total, float(cells), *table, norm, skipped, bool(stop), bool(save), waited)
+
+    def _waited(self) -> float:
+        """Seconds since the last of this rank's own gradients, which then met the others'."""
+        if not self.parallel:
+            return 0.0
+        return seconds_between(self.fabric.strategy.own_end, moment(self.fabric.device))
 
     def _pass(self, step: int, number: int, batch: dict) -> _Pass:
         # Random numbers depend on the place alone: no state to store, and a replay is exact.

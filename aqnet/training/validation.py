@@ -10,6 +10,7 @@ import torch
 from lightning.fabric import Fabric
 
 from aqnet.errors import RunError, explain
+from aqnet.metrics import FIELDS, ErrorSums
 from aqnet.model.forecast_model import ForecastModel
 from aqnet.training.loss import CellLoss, by_lead
 
@@ -26,22 +27,42 @@ class Judgement:
         Weighted sum over all known cells divided by their number [1], as in training.
     losses : (L, 6) float64
         The same of each lead time and pollutant [1].
+    errors : ErrorSums
+        Of the raw forecast, before negative concentrations are cut off, cells (L, 6), ug/m3; for
+        RMSE, MAE and bias (the correlation would need forecast and truth).
     rmse : (L, 6) float64
-        Of the raw forecast, before negative concentrations are cut off, ug/m3.
+        Of `errors`, ug/m3.
     """
 
     loss: float
     losses: np.ndarray
-    rmse: np.ndarray
+    errors: ErrorSums
+
+    @property
+    def rmse(self) -> np.ndarray:
+        """Root mean square error of each lead time and pollutant, ug/m3."""
+        return self.errors.rmse()
 
 
 def _sums(model: ForecastModel, loss: CellLoss, batch: dict) -> torch.Tensor:
-    """Loss, squared error in (ug/m3)**2 and cells, (3, L, 6) float64."""
+    """Loss, cells, and error, its square and size in ug/m3, (5, L, 6) float64."""
     terms, leads = model.terms(batch), len(loss.weights)
     error = terms.error.double()
-    cells = torch.stack([loss(error), (terms.scale * error).square(), terms.weight.double()])
-    sums = [by_lead(values, terms.lead, leads) for values in cells.sum((-2, -1))]
+    physical = terms.scale * error
+    parts = [loss(error), terms.weight.double(), physical, physical.square(), physical.abs()]
+    sums = [by_lead(values, terms.lead, leads) for values in torch.stack(parts).sum((-2, -1))]
     return torch.stack([sums[0] * loss.weights, *sums[1:]])
+
+
+def _error_sums(
+    cells: np.ndarray, total: np.ndarray, squares: np.ndarray, size: np.ndarray
+) -> ErrorSums:
+    """Reduced sums as `ErrorSums`, so that logs and reports share their scores."""
+    mean = total / np.where(cells > 0, cells, 1.0)
+    zero = np.zeros(cells.shape)
+    moments = dict.fromkeys(FIELDS, zero) | {"n": cells, "weight": cells, "mean_d": mean}
+    moments["m_dd"] = np.maximum(squares - cells * mean**2, 0.0)
+    return ErrorSums(cells.shape).add_moments(moments | {"sum_abs": size})
 
 
 @torch.no_grad()
@@ -72,7 +93,7 @@ def judge(
     RunError
         The outcome is not finite, or no cell is known. It is never replaced by a number.
     """
-    sums = torch.zeros((3, *loss.weights.shape), dtype=torch.float64, device=fabric.device)
+    sums = torch.zeros((5, *loss.weights.shape), dtype=torch.float64, device=fabric.device)
     training = model.training
     model.eval()
     for number, batch in enumerate(batches, start=1):
@@ -80,7 +101,7 @@ def judge(
             sums += _sums(model, loss, fabric.to_device(batch))
         pause(number)
     model.train(training)
-    total, squares, cells = fabric.all_reduce(sums, reduce_op="sum").cpu().numpy()
+    total, cells, *errors = fabric.all_reduce(sums, reduce_op="sum").cpu().numpy()
     value = float(total.sum() / cells.sum()) if cells.sum() else float("nan")
     if not np.isfinite(value):
         raise RunError(
@@ -89,4 +110,4 @@ def judge(
                     remedy="lower learning_rate; look at the validation split for missing values")
         )  # fmt: skip
     known = np.where(cells > 0, cells, np.nan)
-    return Judgement(value, total / known, np.sqrt(squares / known))
+    return Judgement(value, total / known, _error_sums(cells, *errors))

@@ -44,6 +44,7 @@ __all__ = [
     "fields_at",
     "fit_station_ridge",
     "forecast_split",
+    "require_same_store",
     "sample_at_stations",
 ]
 
@@ -235,7 +236,8 @@ def _station_baselines(
     return found | {"start": loaded.statistical.combine(_start_weights(loaded), situation)}
 
 
-def _check_store(loaded: LoadedForecaster, fields: GriddedFields) -> None:
+def require_same_store(loaded: LoadedForecaster, fields: GriddedFields) -> None:
+    """VerificationError if a checkpoint for stations was trained on another store or splits."""
     trained = f"content {loaded.store_sha256}, normaliser {loaded.normaliser.digest}"
     found = f"content {fields.digest}, normaliser {fields.normaliser.digest}"
     if trained != found:
@@ -283,7 +285,7 @@ def forecast_split(
     VerificationError
         The checkpoint belongs to another store.
     """
-    _check_store(loaded, fields)
+    require_same_store(loaded, fields)
     leads = loaded.statistical.lead_times_h
     samples = ForecastSamples(fields, split, leads)
     samples.rows, samples.times = samples.rows[::stride], samples.times[::stride]

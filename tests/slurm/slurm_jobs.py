@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from click.testing import CliRunner
 from notebook_tools import ROOT
 
+from aqnet.cli import main
 from aqnet.jobs.batch import JOB_FILE
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.submission import prepare
@@ -48,7 +50,7 @@ class Cluster:
 
     @property
     def small(self) -> Path:
-        """A file system of 16 MB, the same on all nodes."""
+        """A file system of 32 MB, the same on all nodes."""
         return self.folder / "small"
 
     def link(self, action: str, node: str) -> None:
@@ -58,7 +60,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Training:
-    """A submitted training.
+    """A submitted training, or its evaluation.
 
     Attributes
     ----------
@@ -136,8 +138,25 @@ def _number(text: str) -> str:
     return text.strip().split(";")[0]
 
 
-def train_on(gpus: int, values: dict) -> Training:
-    """Submit the training notebook with the profile `cpu`, on both nodes."""
-    settings = SITE | {"per_node": str(gpus // 2)}
-    ready = prepare(NOTEBOOK, "cpu", gpus, assignments=values, settings=settings)
-    return Training(submit(ready)[0], RunFolder.open(ready.job.run))
+def train_on(
+    gpus: int, values: dict, profile: str | Path = "cpu", then_evaluate: bool = False, **settings
+) -> list[Training]:
+    """Submit the training notebook on both nodes; the jobs, the evaluation last."""
+    settings = SITE | {"per_node": str(gpus // 2)} | settings
+    ready = prepare(NOTEBOOK, str(profile), gpus, assignments=values, settings=settings,
+                    then_evaluate=then_evaluate)  # fmt: skip
+    runs = [each.job.run for each in (ready, ready.then) if each is not None]
+    numbers = submit(ready)
+    return [Training(n, RunFolder.open(r)) for n, r in zip(numbers, runs, strict=True)]
+
+
+def train(gpus: int, values: dict, **options) -> Training:
+    """Submit the training notebook alone."""
+    return train_on(gpus, values, **options)[0]
+
+
+def watch(job: Training) -> str:
+    """What `aqnet watch` shows of a job."""
+    shown = CliRunner().invoke(main, ["watch", job.number, "--once"])
+    assert shown.exit_code == 0, shown.output
+    return shown.output

@@ -1,0 +1,90 @@
+"""How forecasts of other systems lie in their files: names, times, units, from a YAML file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from aqnet.config import Config, load_yaml
+from aqnet.errors import ParameterError, explain
+from aqnet.variables import TARGETS
+
+__all__ = ["Layout", "VariableLayout", "layout_names", "load_layout"]
+
+_FOLDER = Path(__file__).parent / "layouts"
+
+
+class VariableLayout(Config):
+    """A pollutant in the files.
+
+    `unit`: instead of the attribute `units`. `level`: coordinate and value to select. `last`: a
+    dimension of which the last entry is the forecast.
+    """
+
+    name: str
+    unit: str | None = None
+    level: dict[str, float] = Field(default_factory=dict, max_length=1)
+    last: str | None = None
+
+
+class Layout(Config):
+    """Layout of the files of a source; lists are names of which the first that is there counts.
+
+    `time` says where init time and lead time stand: "init_and_lead": two coordinates; "steps":
+    one file an init time, whose coordinate `step` is valid times or hours since the init time,
+    which is an attribute of that coordinate (`init_pattern`, a regular expression with the date
+    YYYYMMDD) or given by the user; "rollout": one file a step, `valid` is the valid time and
+    `rollout_step` the number of steps of `step_h` hours since the init time.
+    """
+
+    title: str
+    time: Literal["init_and_lead", "steps", "rollout"]
+    init: list[str] = Field(default_factory=list)
+    lead: list[str] = Field(default_factory=list)
+    step: list[str] = Field(default_factory=list)
+    init_pattern: str | None = None
+    valid: list[str] = Field(default_factory=list)
+    rollout_step: str | None = None
+    step_h: int | None = None
+    batch: str | None = None
+    lat: list[str]
+    lon: list[str]
+    values: Literal["instantaneous", "hourly mean"]
+    negative_to_zero: bool = False
+    variables: dict[str, VariableLayout]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Layout:
+        needed = {"init_and_lead": ("init", "lead"), "steps": ("step",),
+                  "rollout": ("valid", "rollout_step", "step_h")}[self.time]  # fmt: skip
+        if lacking := [name for name in needed if not getattr(self, name)]:
+            raise ValueError(f"time: {self.time} needs {', '.join(lacking)}")
+        if unknown := sorted(set(self.variables) - set(TARGETS)):
+            raise ValueError(f"unknown pollutants {unknown}; expected some of {TARGETS}")
+        return self
+
+
+def layout_names() -> list[str]:
+    """Names of the layouts that ship with aqnet."""
+    return sorted(file.stem for file in _FOLDER.glob("*.yaml"))
+
+
+def load_layout(name: str | Path) -> Layout:
+    """A layout that ships with aqnet, by name, or of a YAML file.
+
+    Raises
+    ------
+    ParameterError
+        There is none of that name or file.
+    ManifestError
+        The file does not have the form of a `Layout`.
+    """
+    path = _FOLDER / f"{name}.yaml" if str(name) in layout_names() else Path(name)
+    if not path.is_file():
+        raise ParameterError(
+            explain(f"there is no layout {name}", expected=", ".join(layout_names()),
+                    found="neither a name nor a file", remedy="write a YAML file: see Layout")
+        )  # fmt: skip
+    return load_yaml(path, Layout)

@@ -1,0 +1,160 @@
+"""Chinese air-quality standards: limits, index and validity rules of an edition, with sources."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from aqnet.config import Config, load_yaml
+from aqnet.errors import AqnetError, explain
+from aqnet.variables import GASES, TARGETS, gas_reference_factor
+
+__all__ = ["PRODUCTS", "Edition", "StandardError", "edition", "edition_names"]
+
+# Daily products of the standards: mean of 24 h, maximum of the 8 h means, maximum of the hours.
+PRODUCTS = ("mean_24h", "mda8", "max_1h")
+_FILE = Path(__file__).parent / "tables" / "standards.yaml"
+
+
+class StandardError(AqnetError):
+    """An edition of a standard is unknown, or does not hold what is asked for."""
+
+
+class _InForce(Config):
+    start: date
+    end: date | None
+
+
+class _Validity(Config):
+    hours_of_a_day: int | None = None
+    hours_of_8: int | None = None
+    means_of_8h: int | None = None
+
+
+class _Edition(Config):
+    title: str
+    in_force: _InForce
+    reference_state: str | None
+    reference_note: str | None
+    limits: dict[str, dict[str, float]]
+    iaqi: dict[str, dict[str, tuple[float, ...]]]
+    validity: _Validity
+    missing: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+class _Table(Config):
+    iaqi_levels: tuple[float, ...]
+    editions: dict[str, _Edition]
+
+
+@cache
+def _table() -> _Table:
+    return load_yaml(_FILE, _Table, StandardError)
+
+
+def edition_names() -> tuple[str, ...]:
+    """Editions of `tables/standards.yaml`."""
+    return tuple(_table().editions)
+
+
+class Edition:
+    """One edition of the standards.
+
+    Parameters
+    ----------
+    name : str
+        One of `edition_names()`; stands in every table made with it.
+
+    Attributes
+    ----------
+    title : str
+    missing, sources : tuple of str
+        What could not be sourced, and where the figures are from.
+
+    Raises
+    ------
+    StandardError
+        No such edition.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in edition_names():
+            raise StandardError(
+                explain("no such edition of the standards", expected=edition_names(), found=name,
+                        remedy="choose one; 2012 is right for data from 2013 to August 2018")
+            )  # fmt: skip
+        self.name, self._entry = name, _table().editions[name]
+        self.title, self.missing = self._entry.title, self._entry.missing
+        self.sources = self._entry.sources
+
+    def _refuse(self, what: str) -> StandardError:
+        return StandardError(
+            explain(f"edition {self.name} ({self.title}): no {what}", expected="a sourced figure",
+                    found="; ".join(("missing", *self.missing)) if self.missing else "none",
+                    remedy="enter it in tables/standards.yaml with its source, or choose an "
+                    f"edition that has it: {', '.join(edition_names())}")
+        )  # fmt: skip
+
+    def limit(self, product: str, pollutant: str) -> float:
+        """Class 2 limit, ug/m3; a value exceeds it if it is greater. Raises StandardError."""
+        found = self._entry.limits.get(product, {}).get(pollutant)
+        if found is None:
+            raise self._refuse(f"limit of {product} of {pollutant}")
+        return found
+
+    def rule(self, name: str) -> int:
+        """Least number: `hours_of_a_day`, `hours_of_8` or `means_of_8h`. Raises StandardError."""
+        found = getattr(self._entry.validity, name)
+        if found is None:
+            raise self._refuse(f"validity rule {name}")
+        return found
+
+    def breakpoints(self, product: str, pollutant: str) -> np.ndarray:
+        """Concentrations, ug/m3, of the first levels of the index. Raises StandardError."""
+        found = self._entry.iaqi.get(product, {}).get(pollutant)
+        if found is None:
+            raise self._refuse(f"breakpoints of the index for {product} of {pollutant}")
+        return np.asarray(found)
+
+    def indicators(self) -> tuple[tuple[str, str], ...]:
+        """(product, pollutant) of the index. Raises StandardError if a pollutant has none."""
+        found = tuple((p, name) for p, named in self._entry.iaqi.items() for name in named)
+        for name in TARGETS:
+            if name not in [pollutant for _, pollutant in found]:
+                raise self._refuse(f"breakpoints of the index for {name}")
+        return found
+
+    def iaqi(self, product: str, pollutant: str, values: np.ndarray) -> np.ndarray:
+        """Individual index: linear between breakpoints, rounded up to a whole number.
+
+        Above the last breakpoint 500; where the table ends earlier (8 h ozone above 800 ug/m3)
+        NaN, because the edition then uses the hourly maximum alone. NaN stays NaN.
+        """
+        points, levels = self.breakpoints(product, pollutant), np.asarray(_table().iaqi_levels)
+        values = np.asarray(values, dtype=np.float64)
+        linear = np.interp(values, points, levels[: points.size])
+        # Rounded first: 75.00000001 of single precision is 75, which is 100 and not 101.
+        index = np.ceil(np.round(linear, 4))
+        ends_early = points.size < levels.size
+        return np.where(ends_early & (values > points[-1]), np.nan, index)
+
+    def from_store_state(self, values: np.ndarray, pollutants: tuple[str, ...]) -> np.ndarray:
+        """Concentrations (..., P) of a store (gases at 273.15 K) at the edition's reference state.
+
+        Particles stay: stores hold them as their source has them. Raises StandardError.
+        """
+        state = self._entry.reference_state
+        if state is None:
+            raise self._refuse("reference state")
+        to_store = gas_reference_factor(np.array(["2013-01-01"], "datetime64[D]"), state)[0]
+        gas = np.array([name in GASES for name in pollutants])
+        return np.asarray(values, dtype=np.float64) / np.where(gas, to_store, 1.0)
+
+
+def edition(name: str | Edition) -> Edition:
+    """An `Edition` by name, or the one given."""
+    return name if isinstance(name, Edition) else Edition(name)
