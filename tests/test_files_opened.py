@@ -53,7 +53,8 @@ def test_each_process_opens_few_files(recorded, tmp_path):  # noqa: F811
     stage(run, ROOT, {"script.py": script, "parameters.yaml": yaml.safe_dump(values)})
     staged = run / "staged"
     subprocess.run([sys.executable, "-m", "compileall", "-q", staged / "aqnet"], check=True)
-    argv = [staged / "script.py", "--params", staged / "parameters.yaml", "--run-dir", tmp_path / "begun"]
+    argv = [staged / "script.py", "--params", staged / "parameters.yaml"]
+    argv += ["--run-dir", tmp_path / "begun"]
     places = {"AQNET_ROOT": str(staged), "PYTHONPATH": str(staged), "MPLBACKEND": "Agg"}
     rank = RANK | {"MASTER_PORT": str(free_port())}
     torch = opened_by(TORCH, tmp_path, rank)

@@ -123,8 +123,8 @@ KERNELS = {
 }
 
 # %% ../../nbs/26_sorted_attention.ipynb #3121852c
-# What "by_device" stands for. At 8,192 tokens on two cores, forward and backward in float32: "tiled"
-# takes 0.85 to 0.9 of the time of "cpu".
+# What "by_device" stands for. At 8,192 tokens on two cores, forward and backward in float32,
+# "tiled" takes 0.85 to 0.9 of the time of "cpu".
 KERNEL_OF = {"cpu": "tiled", "cuda": "efficient"}
 HEAD_MULTIPLE = 8  # the kernels on a GPU want head sizes that 8 divides
 

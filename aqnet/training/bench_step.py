@@ -171,6 +171,8 @@ def _make(case: str, size: Size) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
 def _configuration(case: Case, size: Size) -> ModelConfig:
     """The preset "china": physics in all blocks, ridges and rotary position among it."""
     sides = {"width": size.width, "depth": size.depth, "heads": size.heads}
+    if size.depth == 1:  # its first block has none, and there is no other
+        sides["drop_path"] = 0.0
     return model_preset("china", tokens=case.tokens, **sides)
 
 
