@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from aqnet.jobs.script import _rank_and_world
+from aqnet.jobs.runs.attempts import launch
 from aqnet.training import processes
 from aqnet.training.config import TrainingConfig
 from aqnet.training.processes import _launched, open_fabric
@@ -28,13 +28,13 @@ def nowhere(monkeypatch):
 def test_a_python_in_a_job_script_is_alone(nowhere):
     for name, value in JOB.items():
         nowhere.setenv(name, value)
-    assert _rank_and_world() == (0, 1) and _launched() is None
+    assert launch()[1:] == (0, 1) and _launched() is None
 
 
 def test_a_task_of_srun_is_a_rank_whatever_the_job_is_called(nowhere):
     for name, value in (JOB | STEP).items():
         nowhere.setenv(name, value)
-    assert _rank_and_world() == (3, 4)
+    assert launch()[1:] == (3, 4)
     environment, devices, nodes = _launched()
     assert (devices, nodes) == (2, 2) and environment.global_rank() == 3
     nowhere.setenv("SLURM_NTASKS", "1")  # srun -n1
@@ -45,7 +45,7 @@ def test_torchrun_goes_first(nowhere):
     other = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
     for name, value in (JOB | STEP | other).items():
         nowhere.setenv(name, value)
-    assert _rank_and_world() == (1, 2)
+    assert launch()[1:] == (1, 2)
     assert _launched()[1:] == (2, 1)
 
 

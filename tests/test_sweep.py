@@ -228,7 +228,7 @@ def test_a_failed_point_stops_no_other_and_is_retried_alone(toy):
     table = collect(sweep, sweep.states({})).table
     assert table["loss"].tolist() == [0.5, 0.25, 0.125]
     assert table["run"].str.endswith("-try2").tolist() == [False, True, False]
-    assert table["optimiser_steps"].tolist() == [5] * 3 and (table["wall_s"] > 0).all()
+    assert table["optimiser_steps"].tolist() == [5] * 3 and (table["wall_s"] >= 0).all()
     assert table["code"].nunique() == 1 and table["status"].tolist() == ["complete"] * 3
 
 

@@ -60,7 +60,8 @@ def test_stations(tiny_manifest, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_fields(recorded, tmp_path, workers):  # noqa: F811
-    changes = {"dropout": 0.1, "drop_path": 0.1, "lead_mode": "one" if workers else "all"}
+    changes = {"depth": 2, "dropout": 0.1, "drop_path": 0.1}
+    changes["lead_mode"] = "one" if workers else "all"
     options = settings(workers=workers)
     digests, _ = train_in_two_parts(lambda: fields_problem(recorded, **changes), options, tmp_path)
     assert digests[0] == digests[1]

@@ -222,11 +222,17 @@ class SelfAttention(nn.Module):
         self.core = attention_core(core, heads) if isinstance(core, str) else core(heads)
 
     def forward(self, tokens: torch.Tensor, context: PhysicalContext) -> torch.Tensor:
-        batch, n, width = tokens.shape
-        heads = self.qkv(tokens).view(batch, n, 3, self.heads, width // self.heads)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)
-        attended = self.core(q, k, v, context)
-        return self.project(attended.transpose(1, 2).reshape(batch, n, width))
+        return self.attend(self.parts(tokens), context)
+
+    def parts(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values, (3, B, heads, N, d)."""
+        parts = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
+        return parts.permute(2, 0, 3, 1, 4)
+
+    def attend(self, parts: torch.Tensor, context: PhysicalContext) -> torch.Tensor:
+        """What follows from `parts`, (B, N, D)."""
+        attended = self.core(*parts, context)
+        return self.project(attended.transpose(1, 2).flatten(2))
 
 # %% ../../nbs/30_attention.ipynb #c07e0006
 class WindowedAttention(nn.Module):

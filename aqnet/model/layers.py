@@ -148,8 +148,11 @@ class DropPath(nn.Module):
 
 # %% ../../nbs/32_layers.ipynb #c07e3202
 def recomputed(function: Callable, *inputs: torch.Tensor) -> torch.Tensor:
-    """function(*inputs), which is computed again for the gradients instead of kept."""
-    if not torch.is_grad_enabled():
+    """function(*inputs), which is computed again for the gradients instead of kept.
+
+    In a compiled graph the compiler chooses what to keep.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(*inputs)
     return checkpoint(function, *inputs, use_reentrant=False)
 
@@ -178,7 +181,8 @@ class Block(nn.Module):
         self.drop_path = DropPath(config.drop_path * index / max(config.depth - 1, 1))
 
     def forward(self, tokens: torch.Tensor, context: PhysicalContext) -> torch.Tensor:
-        tokens = tokens + self._part(self.attention(self.norm1(tokens), context))
+        parts = recomputed(lambda x: self.attention.parts(self.norm1(x)), tokens)
+        tokens = tokens + self._part(self.attention.attend(parts, context))
         hidden = recomputed(lambda x: self.mlp[0](self.norm2(x)), tokens)
         return tokens + self._part(recomputed(self.mlp[1:], hidden))
 

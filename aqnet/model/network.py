@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ..data.samples import CALENDAR
 from ..errors import explain
@@ -17,9 +18,9 @@ from .aggregation import VariableTokens, require_true
 from .attention import ModelError, PhysicalContext
 from .config import MAX_LEAD_TIME_H, ModelConfig
 from .domain import Domain, cells_of, token_domain, wind_scan
-from .layers import (
-    Block, LeadDecoder, LeadEmbedding, RankEmbedding, patch_wind, place_cells, recomputed,
-    sincos_position, take_cells)
+from aqnet.model.layers import (
+    Block, LeadDecoder, LeadEmbedding, RankEmbedding, patch_wind, place_cells, sincos_position,
+    take_cells)
 from .scan import Scan
 from ..variables import TARGETS
 
@@ -78,8 +79,10 @@ def _encode(model: FieldTransformer, tokens: torch.Tensor, context: PhysicalCont
     if scan is not None:
         tokens, context = scan.permute(tokens, context)
     for block in model.blocks:
-        tokens = (recomputed(block, tokens, context) if model.checkpoint_blocks
-                  else block(tokens, context))
+        if model.checkpoint_blocks and torch.is_grad_enabled():
+            tokens = checkpoint(block, tokens, context, use_reentrant=False)
+        else:
+            tokens = block(tokens, context)
     return tokens if scan is None else scan.restore(tokens)[0]
 
 # %% ../../nbs/33_network.ipynb #d767a68c

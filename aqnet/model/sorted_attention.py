@@ -247,18 +247,22 @@ class _Fused(torch.autograd.Function):
     """Attention with features and sorted elevation barrier; first derivatives only."""
 
     @staticmethod
-    def forward(ctx, kernel, scale, q, k, v, fq, fk, height, alpha):
+    def forward(ctx, kernel, scale, q, k, v, fq, fk, height, alpha, order):
         wide = torch.promote_types(q.dtype, torch.float32) if kernel.widens else q.dtype
         o, lse = _attend(kernel, scale, *(x.to(wide) for x in (q, k, v)), fq, fk, height, alpha)
+        if order is not None:
+            o = _sorted(o, torch.argsort(order, dim=-1))
         kept = (None, None) if wide in _HALF else (o, lse)
-        ctx.save_for_backward(q, k, v, fq, fk, height, alpha, *kept)
+        ctx.save_for_backward(q, k, v, fq, fk, height, alpha, order, *kept)
         ctx.kernel, ctx.scale = kernel, scale
         return o.to(q.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        *inputs, height, alpha, o, lse = ctx.saved_tensors
+        *inputs, height, alpha, order, o, lse = ctx.saved_tensors
+        if order is not None:
+            grad, o = _sorted(grad, order), None if o is None else _sorted(o, order)
         kernel, precise = ctx.kernel, torch.promote_types(grad.dtype, torch.float32)
         leaves = [x.to(precise) for x in (*inputs, alpha)]
         if o is None:
@@ -266,7 +270,7 @@ class _Fused(torch.autograd.Function):
             o, lse = _attend(kernel, ctx.scale, *leaves[:5], height, leaves[5])
         *back, back_alpha = _gradients(
             kernel, ctx.scale, grad.to(precise), o, lse, height, leaves)
-        return None, None, *back, None, back_alpha
+        return None, None, *back, None, back_alpha, None
 
 # %% ../../nbs/26_sorted_attention.ipynb #f83a9d99
 def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
@@ -291,12 +295,11 @@ def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
         if features else (q.new_zeros(1, 1, q.shape[2], 0, dtype=precise),) * 2
     attend = partial(_Fused.apply, chosen) if chosen.forward else tiled_attention
     if height is None:
-        return attend(scale, q, k, v, fq, fk, None, q.new_zeros(q.shape[1], dtype=precise))
+        return attend(scale, q, k, v, fq, fk, None, q.new_zeros(q.shape[1], dtype=precise), None)
     order = torch.argsort(height, dim=-1) if order is None else order
     tokens = (_sorted(x, order) for x in (q, k, v, fq, fk))
     height = height.to(precise).gather(-1, order)
-    out = attend(scale, *tokens, height, alpha.to(precise))
-    return _sorted(out, torch.argsort(order, dim=-1))
+    return attend(scale, *tokens, height, alpha.to(precise), order)
 
 # %% ../../nbs/26_sorted_attention.ipynb #40835620
 def _sorted(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

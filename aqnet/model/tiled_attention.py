@@ -16,11 +16,14 @@ from dataclasses import dataclass
 
 import torch
 
+from aqnet.model.attention import pick_tokens
+
 __all__ = ["TILE_KEYS", "TILE_ROWS", "TILE_SCORES", "tiled_attention"]
 
 # Receivers and sources of a tile: 4 MB of scores in float32. At 8,192 tokens 512 x 512 takes about
 # as long, 256 x 1,024 a tenth more, and 256 rows of all sources a third more.
 TILE_ROWS, TILE_KEYS = 1024, 1024
+SHORT_FROM = 256  # tokens from which 16-bit products serve: roundings of few do not average out
 TILE_SCORES = 2**18  # of a tile that several samples and heads share: 1 MB in float32
 _LOG2_E = math.log2(math.e)
 
@@ -35,6 +38,7 @@ def tiled_attention(
     fk: torch.Tensor,
     height: torch.Tensor | None,
     alpha: torch.Tensor,
+    order: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention with the bias fq_i . fk_j - alpha relu(height_j - height_i) [nat].
 
@@ -47,15 +51,18 @@ def tiled_attention(
     fq, fk : (1 or B, 1 or heads, N, rank), at least float32
     height : (N,) or (B, N), ascending, or None
     alpha : (heads,); not used without heights
+    order : (N,) or (B, N), optional
+        Places to which the tokens of the output go.
 
     Returns
     -------
-    (B, heads, N, d) in the dtype of q; first derivatives only.
+    (B, heads, N, d) in the dtype of q, as a view of (B, N, heads, d); first derivatives only.
     """
-    if q.dtype == torch.float16:  # a processor multiplies it 100 times slower than bfloat16
+    # a processor multiplies float16 100 times slower than bfloat16
+    if q.dtype == torch.float16 or (q.dtype == torch.bfloat16 and q.shape[2] < SHORT_FROM):
         wide = (x.float() for x in (q, k, v))
-        return _Tiled.apply(scale, *wide, fq, fk, height, alpha).to(q.dtype)
-    return _Tiled.apply(scale, q, k, v, fq, fk, height, alpha)
+        return _Tiled.apply(scale, *wide, fq, fk, height, alpha, order).to(q.dtype)
+    return _Tiled.apply(scale, q, k, v, fq, fk, height, alpha, order)
 
 
 # ---- layout
@@ -201,7 +208,7 @@ def _scores(x: _Laid, rows: slice, keys: slice, out: torch.Tensor) -> torch.Tens
 
 class _Tiled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, scale, q, k, v, fq, fk, height, alpha):
+    def forward(ctx, scale, q, k, v, fq, fk, height, alpha, order):
         laid = _lay_out(scale, q, k, v, fq, fk, height, alpha)
         room, out = _Rooms(laid, 1), torch.empty_like(laid.values)
         lost = torch.empty_like(out) if laid.short else None
@@ -211,16 +218,20 @@ class _Tiled(torch.autograd.Function):
             out[at, rows] = total
             if lost is not None:
                 lost[at, rows] = total.sub_(out[at, rows]).to(out.dtype)
-        ctx.scale, out = scale, out.view(q.shape)
-        ctx.save_for_backward(q, k, v, fq, fk, height, alpha, out, lost, norm)
+        # in the layout of the layer that follows, which keeps the same memory
+        out = out.view(q.shape).transpose(1, 2)
+        back = None if order is None else torch.argsort(order, dim=-1)
+        out = out.contiguous() if back is None else pick_tokens(out, back, 2)
+        ctx.scale, out = scale, out.transpose(1, 2)
+        ctx.save_for_backward(q, k, v, fq, fk, height, alpha, order, out, lost, norm)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        *inputs, out, lost, norm = ctx.saved_tensors
-        laid, grad = _lay_out(ctx.scale, *inputs), grad.contiguous().flatten(0, 1)
-        mean = _mean(grad, out.flatten(0, 1), lost)
+        *inputs, order, out, lost, norm = ctx.saved_tensors
+        laid = _lay_out(ctx.scale, *inputs)
+        grad, mean = _sorted_back(grad, out, lost, order)
         sums, rooms = _Sums(laid, keys=ctx.needs_input_grad[5]), _Rooms(laid, 2)
         for at, x, rows in _tiles(laid):
             own = (z[at, rows] for z in (grad, mean, norm))
@@ -245,15 +256,24 @@ def _attended(x: _Laid, rows: slice, room: _Rooms) -> tuple[torch.Tensor, torch.
     return total.div_(weight), weight.log2_().add_(highest)
 
 
-def _mean(grad: torch.Tensor, out: torch.Tensor, lost: torch.Tensor | None) -> torch.Tensor:
-    """Mean (G, N, 1) of grad . values under the weights.
+def _sorted_back(
+    grad: torch.Tensor, out: torch.Tensor, lost: torch.Tensor | None, order: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradient (G, N, d), and mean (G, N, 1) of its product with the values under the weights.
 
-    Precise for outputs of 16 bit, too, by what they `lost`: the gradients of a row of scores have
-    to cancel, because features are large numbers.
+    The mean is precise for outputs of 16 bit, too, by what they `lost`: the gradients of a row of
+    scores have to cancel, because features are large numbers.
     """
-    grad = grad.to(torch.promote_types(grad.dtype, torch.float32))
-    mean = (grad * out).sum(-1, keepdim=True)
-    return mean if lost is None else mean.add_((grad * lost).sum(-1, keepdim=True))
+    precise = torch.promote_types(grad.dtype, torch.float32)
+    mean = (grad.to(precise) * out).sum(-1, keepdim=True)
+    if order is not None:
+        grad, mean = (
+            pick_tokens(x.transpose(1, 2), order, 2).transpose(1, 2) for x in (grad, mean)
+        )
+    grad, mean = grad.contiguous().flatten(0, 1), mean.flatten(0, 1)
+    if lost is not None:
+        mean = mean + (grad.to(precise) * lost).sum(-1, keepdim=True)
+    return grad, mean
 
 
 def _take_back(x: _Laid, at: slice, rows: slice, grad, mean, norm, sums: _Sums, rooms) -> None:
@@ -316,16 +336,8 @@ class _Sums:
             dq, dk = self.short[0].unflatten(0, shape), self.short[1].transpose(1, 2)
             dk = dk.unflatten(0, shape) * scale
         alpha = self.alpha.view(shape).sum(0)
-        return (
-            None,
-            (dq * scale).to(q.dtype),
-            dk.to(k.dtype),
-            values.to(v.dtype),
-            dfq,
-            dfk,
-            None,
-            alpha,
-        )
+        dq, dk, dv = (dq * scale).to(q.dtype), dk.to(k.dtype), values.to(v.dtype)
+        return None, dq, dk, dv, dfq, dfk, None, alpha, None
 
 
 def _transposed_zeros(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -128,7 +128,7 @@ class Work:
         Notes
         -----
         `kept` is the sum of all storages that are alive between forward and backward pass of the
-        network, run on shapes alone. In float32 with mlp_ratio 4 a block keeps about 14 tensors of
+        network, run on shapes alone. In float32 with mlp_ratio 4 a block keeps about 12 tensors of
         tokens x width: the two sums that are normalised, and the first one normalised; queries,
         keys, values, output and features (about one) of attention in its own order, the output
         once more for the projection; 4 of the hidden layer; and a byte a number of each of two

@@ -145,6 +145,7 @@ class Heart:
 
     @phase.setter
     def phase(self, value: str) -> None:
+        """Note what the rank does from now on."""
         with self._lock:
             self.beat = replace(self.beat, phase=value)
 
