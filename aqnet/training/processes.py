@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aqnet.training.config import TrainingConfig
 from aqnet.training.heartbeat import Heart
+from aqnet.training.memory import return_freed_memory
 from aqnet.training.shutdown import together
 
 __all__ = ["FAILURES", "SummingDDP", "as_one", "moment", "open_fabric", "seconds_between"]
@@ -116,6 +117,8 @@ def open_fabric(config: TrainingConfig) -> Fabric:
         strategy = SummingDDP(cluster_environment=environment, timeout=timeout)
         fabric = Fabric(strategy=strategy, devices=devices, num_nodes=nodes, **options)
     fabric.launch()
+    if fabric.device.type == "cpu":
+        return_freed_memory()
     return fabric
 
 

@@ -1,0 +1,22 @@
+"""Memory that a training on a processor has freed."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+__all__ = ["LARGE_BYTES", "return_freed_memory"]
+
+LARGE_BYTES = 16 * 2**20
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
+
+
+def return_freed_memory() -> None:
+    """Let the C library give large blocks back when they are freed; glibc only.
+
+    By itself glibc raises its limit for such blocks to 32 MB as soon as one was freed, and takes
+    smaller ones from a heap that fragments: a training step at full size, whose tensors are of 25
+    MB, held 5.1 GB of which 3.2 were in use.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)

@@ -1,0 +1,40 @@
+"""Freed memory goes back to the system; each case in a process of its own, whose limits it sets."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from aqnet.model.bench_machine import memory_is_told
+
+# Blocks of 20 MB of which every second one is freed; the first free raises glibc's own limit.
+HELD = """
+import torch
+from aqnet.model.bench_machine import resident_bytes
+from aqnet.training.memory import return_freed_memory
+{call}
+del_first = torch.ones(20 * 2**18); del del_first
+blocks = [torch.ones(20 * 2**18) for _ in range(20)]
+full = resident_bytes()
+del blocks[::2]
+print((full - resident_bytes()) / 2**20)
+"""
+
+
+def freed_mb(call: str) -> float:
+    """Memory that the system has back, of 200 MB freed."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELD.format(call=call)], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not memory_is_told(), reason="needs glibc and /proc"
+)
+def test_large_blocks_go_back_when_they_are_freed():
+    assert freed_mb("return_freed_memory()") > 190
+    assert freed_mb("") < 100  # else the call is of no use
