@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import torch
 
 from aqnet.jobs.runs.attempts import launch
 from aqnet.training import processes
@@ -54,6 +55,8 @@ def test_collectives_have_the_timeout_of_the_settings(nowhere):
     seen: dict = {}
 
     class Launched:
+        device = torch.device("cuda")
+
         def __init__(self, **options: object) -> None:
             seen.update(options)
 
