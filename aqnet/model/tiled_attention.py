@@ -20,8 +20,8 @@ from aqnet.model.attention import pick_tokens
 
 __all__ = ["TILE_KEYS", "TILE_ROWS", "TILE_SCORES", "tiled_attention"]
 
-# Receivers and sources of a tile: 4 MB of scores in float32. At 8,192 tokens 512 x 512 takes about
-# as long, 256 x 1,024 a tenth more, and 256 rows of all sources a third more.
+# Receivers and sources of a tile: 4 MB of scores in float32. At 8,192 tokens in float32, 512 x 512
+# took as long and 256 x 1,024 a tenth more; in 16 bit, 256 rows of all sources a third more.
 TILE_ROWS, TILE_KEYS = 1024, 1024
 SHORT_FROM = 256  # tokens from which 16-bit products serve: roundings of few do not average out
 TILE_SCORES = 2**18  # of a tile that several samples and heads share: 1 MB in float32
@@ -289,8 +289,7 @@ def _take_back(x: _Laid, at: slice, rows: slice, grad, mean, norm, sums: _Sums, 
 class _Sums:
     """Gradients, tile by tile; `keys`: also of the features of keys.
 
-    Those of keys and values are (G, columns, N): as products with the scores on the right they take
-    a seventh less time.
+    Those of keys and values are (G, columns, N): products with the scores on the right.
     """
 
     def __init__(self, laid: _Laid, keys: bool) -> None:
