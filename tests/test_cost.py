@@ -94,7 +94,7 @@ def test_counting_leaves_the_network_as_it_was(work):
 def test_a_block_keeps_the_tensors_that_are_stated():
     works = [work_of(experiment("china", depth=depth)) for depth in (2, 3)]
     before, after = (work.memory(1).kept for work in works)
-    assert (after - before) / (4 * works[0].tokens * 768) == pytest.approx(12, rel=0.05)
+    assert (after - before) / (4 * works[0].tokens * 768) == pytest.approx(17, rel=0.05)
 
 
 @settings(max_examples=3, deadline=None)
@@ -134,6 +134,7 @@ precision = "bf16-mixed" if "bf16" in case else "32-true"
 print(work.memory(batch, precision, bool(checkpointing), parallel=False).total / peak)
 """
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+_GIVE_BACK |= {"THP_MEM_ALLOC_ENABLE": "0"}  # small networks: pages of 2 MB round up
 
 
 @pytest.mark.slow

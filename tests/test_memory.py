@@ -10,13 +10,13 @@ import pytest
 
 from aqnet.model.bench_machine import memory_is_told
 
-# Blocks of 20 MB of which every second one is freed; the first free raises glibc's own limit.
+# Blocks of 20 MB of which every second one is freed; the first, of 30 MB, raises glibc's own limit.
 HELD = """
 import torch
 from aqnet.model.bench_machine import resident_bytes
 from aqnet.training.memory import return_freed_memory
 {call}
-del_first = torch.ones(20 * 2**18); del del_first
+first = torch.ones(30 * 2**18); del first
 blocks = [torch.ones(20 * 2**18) for _ in range(20)]
 full = resident_bytes()
 del blocks[::2]

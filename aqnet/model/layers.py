@@ -116,12 +116,30 @@ class LeadEmbedding(nn.Module):
         return self.out(features.to(hours.dtype))[:, None]
 
 # %% ../../nbs/32_layers.ipynb #de553fbd
+class _Dropped(torch.autograd.Function):
+    """gain * x, 0 at `dropped`: one new tensor a pass, of which a step has hundreds of MB."""
+
+    @staticmethod
+    def forward(ctx, x, dropped, gain, inplace):
+        ctx.save_for_backward(dropped)  # a byte a number, where a product would keep four
+        ctx.gain = gain
+        if inplace:
+            ctx.mark_dirty(x)
+        return (x.mul_(gain) if inplace else x * gain).masked_fill_(dropped, 0)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (dropped,) = ctx.saved_tensors
+        return (grad * ctx.gain).masked_fill_(dropped, 0), None, None, None
+
+
 class ByteDropout(nn.Module):
     """Dropout with a share rounded to 1/256; the mean is kept, as with torch.nn.Dropout."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, inplace: bool = False) -> None:
         super().__init__()
         self.threshold = min(max(round(256 * share), share > 0), 255)
+        self.inplace = inplace
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.threshold == 0:
@@ -129,8 +147,10 @@ class ByteDropout(nn.Module):
         # of 2^64 words the last never comes: `random_` has it, and no compiled form
         words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 8),), device=x.device)
         drawn = words.view(torch.uint8)[: x.numel()].view(x.shape)
-        # masked_fill keeps a byte a number for the backward, a product would keep four
-        return x.masked_fill(drawn < self.threshold, 0) * (256 / (256 - self.threshold))
+        given = x, drawn < self.threshold, 256 / (256 - self.threshold)
+        if torch.compiler.is_compiling():  # which fuses these, and cannot trace the other
+            return torch.where(given[1], 0.0, x * given[2])
+        return _Dropped.apply(*given, self.inplace)
 
 # %% ../../nbs/32_layers.ipynb #cece1329
 class DropPath(nn.Module):
@@ -176,7 +196,8 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.attention = SelfAttention(config.width, config.heads, core_of(config, index))
         self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(),
-                                 ByteDropout(config.dropout), nn.Linear(hidden, config.width))
+                                 ByteDropout(config.dropout, inplace=True),
+                                 nn.Linear(hidden, config.width))
         self.dropout = ByteDropout(config.dropout)
         self.drop_path = DropPath(config.drop_path * index / max(config.depth - 1, 1))
 
@@ -184,7 +205,7 @@ class Block(nn.Module):
         parts = recomputed(lambda x: self.attention.parts(self.norm1(x)), tokens)
         tokens = tokens + self._part(self.attention.attend(parts, context))
         hidden = recomputed(lambda x: self.mlp[0](self.norm2(x)), tokens)
-        return tokens + self._part(recomputed(self.mlp[1:], hidden))
+        return tokens + self._part(self.mlp[1:](hidden))
 
     def _part(self, change: torch.Tensor) -> torch.Tensor:
         return self.drop_path(self.dropout(change))

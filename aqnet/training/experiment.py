@@ -23,7 +23,7 @@ from aqnet.variables import TARGETS
 __all__ = ["EXPERIMENT_PRESETS", "FLAT_NAMES", "Experiment", "experiment", "experiment_of"]
 
 # Parameters of the training notebook that belong to one run of an experiment.
-NOT_OPTIONS = ("run_dir", "resume", "correction_share")
+NOT_OPTIONS = ("run_dir", "resume", "parent", "correction_share")
 
 
 class Experiment(Config):

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.fabric import Fabric
 
 from aqnet.data.order import GlobalOrderSampler
+from aqnet.errors import RunError, explain
 from aqnet.training.checkpoint import (
     Checkpoint,
     Code,
@@ -75,6 +76,13 @@ class Saver:
         check_fits(checkpoint, self.problem.identity, self.problem.model.config)
         saved = checkpoint.training
         check_same_run(saved["config"], self.config, saved["plan"], asdict(self.plan))
+        if self.parent not in (None, checkpoint.parent):
+            raise RunError(
+                explain("the run to continue began with other weights",
+                        expected=f"parent {checkpoint.parent or 'none'}",
+                        found=f"parent {self.parent}",
+                        remedy="give the parent that it began with, or begin a new run")
+            )  # fmt: skip
         self.parent = checkpoint.parent
         self.learner.restore(checkpoint)
         self.sampler.load_state_dict(saved["sampler"])
