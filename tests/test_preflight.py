@@ -129,6 +129,12 @@ def test_a_checkpoint_to_resume_from_must_be_whole_and_of_the_same_run(values, t
     assert "nothing is left to train" in found["resume"].text
     found = checks_of(values | {"resume": str(last), "max_steps": 2, "width": 24})
     assert refused(found) == ["resume"] and "width" in found["resume"].text
+
+    found = checks_of(values | {"parent": str(last)})
+    assert refused(found) == [] and found["parent"].status == "passed"
+    found = checks_of(values | {"parent": str(last), "dropout": 0.3})
+    assert "dropout" in found["parent"].text and found["parent"].status == "warning"
+    assert refused(checks_of(values | {"parent": str(last), "width": 24})) == ["parent"]
     last.write_bytes(last.read_bytes()[:-100])
     (last.parent / "last-previous.ckpt").unlink(missing_ok=True)
     found = checks_of(values | {"resume": str(last), "max_steps": 2})

@@ -39,10 +39,11 @@ from aqnet.jobs.scale import experiment_in
 from aqnet.jobs.submission import Submission
 from aqnet.jobs.submit import dry_submit
 from aqnet.model.domain import Domain
-from aqnet.training.checkpoint import check_fits, fill_model
+from aqnet.training.checkpoint import check_fits, fill_model, read_checkpoint
 from aqnet.training.cost import Work, work_of
 from aqnet.training.experiment import Experiment
 from aqnet.training.folder import AUTO, read_last
+from aqnet.training.parent import take_weights
 from aqnet.training.problem import Problem, open_problem, orders_of, ridge_of
 from aqnet.training.schedule import Plan, describe_plan
 from aqnet.training.state import check_same_run
@@ -75,6 +76,8 @@ def preflight(submission: Submission, samples: int = 100) -> Iterator[Check]:
         return
     plan = describe_plan(chosen.training, len(problem.train), job.size.gpus)
     yield _samples(submission.plan, plan)
+    if parent := str(submission.values.get("parent") or ""):
+        yield attempt("parent", lambda: _parent(repository_root() / parent, problem))
     resume = str(submission.values.get("resume") or "")
     check, done = _resume(resume, problem, chosen, plan)
     yield check
@@ -253,7 +256,15 @@ def _samples(expected: Plan | None, found: Plan) -> Check:
     return Check("samples", "warning", text)
 
 
-# ---- resume
+# ---- checkpoints
+
+
+def _parent(path: Path, problem: Problem) -> tuple[Status, str]:
+    """Of the weights to begin with: other data or settings are wanted, or a mistake."""
+    differences = take_weights(problem, read_checkpoint(path), path)
+    if not differences:
+        return "passed", f"{path}: whole, of this data and model"
+    return "warning", f"{path}: whole, and fits; {'; '.join(differences)}"
 
 
 def _resume(resume: str, problem: Problem, chosen: Experiment, plan: Plan) -> tuple[Check, int]:

@@ -13,14 +13,11 @@ from aqnet.training.checkpoint import Checkpoint, read_checkpoint
 from aqnet.training.identity_difference import identity_differences
 from aqnet.training.problem import Problem
 
-__all__ = ["begin_from"]
+__all__ = ["begin_from", "take_weights"]
 
 
 def begin_from(problem: Problem, path: Path, fabric: Fabric) -> tuple[str, list[str]]:
     """Put the weights of a checkpoint into the model of a problem; every rank calls this.
-
-    Only what gradient descent trains is taken. What is fitted in closed form (normalisation,
-    climatologies, regressions) and the state of the optimiser are this training's own.
 
     Parameters
     ----------
@@ -35,18 +32,37 @@ def begin_from(problem: Problem, path: Path, fabric: Fabric) -> tuple[str, list[
     sha256 : str
         Of the checkpoint, for `train`.
     differences : list of str
+        As `take_weights`.
+
+    Raises
+    ------
+    ModelError
+        No checkpoint, or as `take_weights`.
+    """
+    found = read_checkpoint(path) if fabric.is_global_zero else None
+    parent: Checkpoint = fabric.broadcast(found)
+    return parent.sha256, take_weights(problem, parent, path)
+
+
+def take_weights(problem: Problem, parent: Checkpoint, path: Path) -> list[str]:
+    """Put the weights of a checkpoint, which was read from `path`, into the model of a problem.
+
+    Only what gradient descent trains is taken. What is fitted in closed form (normalisation,
+    climatologies, regressions) and the state of the optimiser are this training's own.
+
+    Returns
+    -------
+    list of str
         What the parent was trained on, and its settings, where they are others.
 
     Raises
     ------
     ModelError
-        No checkpoint; of another kind or other variables; weights of other names or shapes.
+        Another kind or other variables; weights of other names or shapes.
     """
-    found = read_checkpoint(path) if fabric.is_global_zero else None
-    parent: Checkpoint = fabric.broadcast(found)
     _require_same_inputs(parent, problem, path)
     _fill(problem.model, parent.state, path)
-    return parent.sha256, _differences(parent, problem)
+    return _differences(parent, problem)
 
 
 def _require_same_inputs(parent: Checkpoint, problem: Problem, path: Path) -> None:
