@@ -106,7 +106,7 @@ test: data ## notebooks in sync, clean and executed (all of them), and all tests
 test-slow: data ## the heavier tests
 	$(call step,slow tests,$(TEST) -n $(WORKERS) -m slow)
 
-test-slurm: data ## training on a real SLURM of 2 nodes on this machine (Debian 12, root; 10 to 15 minutes)
+test-slurm: data ## training on a real SLURM of 3 nodes on this machine (Debian 12, root)
 	$(call step,packages of SLURM,slurm/local_cluster.sh packages)
 	$(call step,tests under SLURM,AQNET_SLURM=1 $(TEST) -q tests/slurm --durations=15)
 

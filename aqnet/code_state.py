@@ -60,6 +60,21 @@ def _git(*arguments: str, folder: Path) -> bytes:
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
+def _reason(error: subprocess.CalledProcessError) -> str:
+    """What git said, or how it ended: on a full disk a signal may kill it without a word."""
+    said = error.stderr.decode(errors="replace").strip()
+    how = f"signal {-error.returncode}" if error.returncode < 0 else f"code {error.returncode}"
+    return said or f"git {error.cmd[3]} ended with {how}"
+
+
+def _changes(folder: Path) -> tuple[str | None, str]:
+    """SHA-256 of the changes against the commit or None, and a note for the state."""
+    try:
+        return hashlib.sha256(_git(*_DIFF, folder=folder)).hexdigest(), ""
+    except subprocess.CalledProcessError as error:
+        return None, f"; the changes are not known: {_reason(error)}"
+
+
 def git_state(folder: str | Path) -> GitState:
     """State of the work tree that holds a package.
 
@@ -74,15 +89,15 @@ def git_state(folder: str | Path) -> GitState:
     except FileNotFoundError:
         return GitState(state="git is not installed", sources_sha256=sources)
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip()
-        return GitState(state=f"no git state: {said}", sources_sha256=sources)
+        return GitState(state=f"no git state: {_reason(error)}", sources_sha256=sources)
     dirty = tuple(line for line in status.decode(errors="replace").splitlines() if line)
     try:
         commit = _git("rev-parse", "--verify", "HEAD", folder=folder).decode().strip()
-    except subprocess.CalledProcessError:
-        return GitState(state="no commit yet", dirty=dirty, sources_sha256=sources)
-    diff = hashlib.sha256(_git(*_DIFF, folder=folder)).hexdigest()
-    state = "dirty" if dirty else "clean"
+    except subprocess.CalledProcessError as error:
+        state = "no commit yet" if error.returncode > 0 else f"no commit: {_reason(error)}"
+        return GitState(state=state, dirty=dirty, sources_sha256=sources)
+    diff, gap = _changes(folder)
+    state = f"{'dirty' if dirty else 'clean'}{gap}"
     return GitState(
         state=state, commit=commit, dirty=dirty, diff_sha256=diff, sources_sha256=sources
     )

@@ -15,7 +15,7 @@ from .metrics import VerificationError
 # %% auto #0
 __all__ = ['EventSums', 'probability_of_detection_over_space_time', 'false_alarm_ratio_over_space_time',
            'critical_success_index_over_space_time', 'window_sums', 'NeighbourhoodSums',
-           'fractions_skill_score_over_space_time']
+           'fractions_skill_score_over_space_time', 'CategorySums', 'accuracy_over_space_time']
 
 # %% ../nbs/42_events.ipynb #6f4f5635
 class _Additive:
@@ -223,3 +223,54 @@ def fractions_skill_score_over_space_time(sums: NeighbourhoodSums) -> np.ndarray
     """
     whole = sums.state["forecast"] + sums.state["truth"]
     return np.where(whole > 0, 1 - _ratio(sums.state["difference"], whole), np.nan)
+
+# %% ../nbs/42_events.ipynb #d4a50002
+class CategorySums(_Merging):
+    """Weights of pairs of categories, K x K: what was seen by what was forecast.
+
+    `shape`: cells kept apart, as in `EventSums`. State: "pairs", (*shape, K, K), seen first.
+    """
+
+    names = ("pairs",)
+
+    def __init__(self, shape: Sequence[int], categories: int) -> None:
+        super().__init__(shape, int(categories), int(categories))
+
+    def like(self, shape: tuple[int, ...], state: dict[str, np.ndarray]) -> CategorySums:
+        """Sums of the same categories with another state."""
+        sums = CategorySums(shape, self.extra[0])
+        sums.state = state
+        return sums
+
+# %% ../nbs/42_events.ipynb #d4a50003
+def _tabulate(self: CategorySums, forecast, truth, weight=None) -> CategorySums:
+    """Count pairs (N, *shape, *pooled) of whole numbers 0 to K - 1; see `EventSums.update`."""
+    f, o, w = _pairs(forecast, truth, weight)
+    kinds, cells = self.extra[0], int(np.prod(self.shape, dtype=int))
+    used = np.concatenate([x[w > 0] for x in (f, o)])
+    fits = f.shape[1 : 1 + len(self.shape)] == self.shape
+    if not (fits and np.isin(used, np.arange(kinds)).all()):
+        raise VerificationError(explain(
+            "categories cannot be counted", found=f"{f.shape}, {np.unique(used)[:9]}",
+            expected=f"(N, *{self.shape}, ...) of whole numbers 0 to {kinds - 1}",
+            remedy="put time first, then the cells, and number the categories"))
+    f, o, w = (np.moveaxis(x, 0, -1).reshape(cells, -1) for x in (f, o, w))
+    kept = w > 0
+    cell = np.broadcast_to(np.arange(cells)[:, None], kept.shape)[kept]
+    code = (cell * kinds + o[kept].astype(int)) * kinds + f[kept].astype(int)
+    counts = np.bincount(code, w[kept], cells * kinds**2)
+    return self.add({"pairs": counts.reshape(*self.shape, kinds, kinds)}, ())
+
+
+CategorySums.update = _tabulate
+
+# %% ../nbs/42_events.ipynb #d4a50004
+def accuracy_over_space_time(sums: CategorySums, within: int = 0, seen_from: int = 0) -> np.ndarray:
+    """Share of pairs whose categories differ by at most `within` [1], (*shape); NaN without any.
+
+    `seen_from`: only pairs of which the category that was seen has at least this number.
+    """
+    pairs = sums.state["pairs"][..., seen_from:, :]
+    seen, forecast = np.ogrid[seen_from : sums.extra[0], : sums.extra[0]]
+    near = np.abs(seen - forecast) <= within
+    return _ratio((pairs * near).sum((-2, -1)), pairs.sum((-2, -1)))

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyproj
 
 from .errors import AqnetError, explain
 from .io import sha256_json
+
+if TYPE_CHECKING:
+    import pyproj
 
 # %% auto #0
 __all__ = ['EARTH_RADIUS_KM', 'GRIDS', 'CAQRA_GRID', 'GridError', 'distance_km', 'PatchGeometry', 'Grid', 'grid_from_edges',
@@ -274,6 +277,8 @@ class _Projected:
 
 # %% ../nbs/02_grid.ipynb #b2a00012
 def _lcc(grid: _Projected) -> pyproj.Proj:
+    import pyproj  # only for a grid on a map: each process of a training would open its files
+
     return pyproj.Proj(proj="lcc", lat_1=grid.lat_1, lat_2=grid.lat_2, lat_0=grid.lat_0,
                        lon_0=grid.lon_0, R=grid.radius_m)
 

@@ -5,6 +5,8 @@
 # %% ../nbs/40_metrics.ipynb #66dd97c8
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .errors import DataError, explain
@@ -12,7 +14,7 @@ from .errors import DataError, explain
 # %% auto #0
 __all__ = ['FIELDS', 'CONSTANT_BELOW', 'VerificationError', 'bias_over_space_time', 'mae_over_space_time', 'rmse_over_space_time',
            'correlation_over_space_time', 'centred_rmse_over_space_time', 'anomaly_correlation_over_space_time',
-           'ErrorSums']
+           'ErrorSums', 'lowest_rmse']
 
 # %% ../nbs/40_metrics.ipynb #15d3a575
 class VerificationError(DataError):
@@ -80,7 +82,7 @@ def _usable(forecast: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> np.n
                     f"the {name} is NaN or infinite where a pair is to be scored",
                     expected="finite numbers wherever the truth is known and the weight positive",
                     found=f"{bad.sum()} of {usable.sum()} pairs",
-                    remedy="score only the pairs that all forecasts have (Scorecard does)",
+                    remedy="score only the pairs that all forecasts have (Scoreboard does)",
                 )
             )
     return usable
@@ -316,3 +318,24 @@ class ErrorSums:
     rmse, mae = rmse_over_space_time, mae_over_space_time
     bias, correlation = bias_over_space_time, correlation_over_space_time
     centred_rmse = centred_rmse_over_space_time
+
+# %% ../nbs/40_metrics.ipynb #a40c0005
+def lowest_rmse(sums: Sequence[ErrorSums]) -> np.ndarray:
+    """Which of several forecasts has the lowest RMSE in each cell; the first of equal ones.
+
+    Returns
+    -------
+    (*shape) int
+        Positions in `sums`.
+
+    Raises
+    ------
+    VerificationError
+        A forecast has no pairs in some cell.
+    """
+    rmse = np.stack([each.rmse() for each in sums])
+    if empty := int((~np.isfinite(rmse)).any(0).sum()):
+        raise VerificationError(explain(
+            "there is no best forecast", expected="pairs of every forecast in every cell",
+            found=f"{empty} cells without", remedy="choose on a period with observations of all"))
+    return rmse.argmin(0)

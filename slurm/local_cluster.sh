@@ -2,7 +2,10 @@
 # A real SLURM of several nodes on one machine, for the tests in tests/slurm and for trying job scripts.
 #
 #   slurm/local_cluster.sh packages       install what it needs (apt-get; no service is started)
-#   slurm/local_cluster.sh start [NODES]  2 nodes n1, n2 by default; nothing to do if it is up
+#   slurm/local_cluster.sh start [NODES [PID]]
+#                                         2 nodes n1, n2 by default; nothing to do if it is up.
+#                                         With PID it is of that process alone and ends with it,
+#                                         however that ends
 #   slurm/local_cluster.sh status         code 0 if all nodes answer, 3 if there is no cluster
 #   slurm/local_cluster.sh cut NODE       take a node off the network, as a broken cable would
 #   slurm/local_cluster.sh join NODE      and put it back
@@ -17,8 +20,8 @@
 # How: each node is a network namespace with an address of its own on a bridge, a host name and an
 # /etc/hosts of its own, and Debian's slurmd in it (built with multiple-slurmd, `slurmd -N n1`).
 # Files are shared by nature. All processes of the cluster, jobs too, live in these namespaces;
-# `stop` ends exactly those. Outside $AQNET_SLURM_DIR there are only the network namespaces and
-# links $AQNET_SLURM_NAME-* (aqnet-*).
+# `stop` ends exactly those, and each srun elsewhere that waits for them. Outside $AQNET_SLURM_DIR
+# there are only the network namespaces and links $AQNET_SLURM_NAME-* (aqnet-*).
 set -euo pipefail
 
 DIR=${AQNET_SLURM_DIR:-/tmp/aqnet-slurm} # short: the path of a socket has 108 characters at most
@@ -61,20 +64,30 @@ require_free_machine() {
 }
 
 packages() {
+    local missing=() package policy=/usr/sbin/policy-rc.d apt
     require_root
+    for package in "${PACKAGES[@]}"; do
+        dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q ' installed$' ||
+            missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
     command -v apt-get >/dev/null || fail "apt-get is not here, but the packages are Debian's" \
         "use a Debian 12 machine or container"
-    local policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then # else the packages' own daemons would start
         trap "rm -f $policy" EXIT
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod 755 $policy
     fi
     export DEBIAN_FRONTEND=noninteractive
-    apt-get install -qq -y --no-install-recommends "${PACKAGES[@]}" 2>/dev/null || {
-        apt-get update -qq
-        apt-get install -qq -y --no-install-recommends "${PACKAGES[@]}"
-    }
+    # a mirror that does not answer must not hold up whoever waits: 20 s a try, not 120
+    apt=(apt-get -qq -y -o DPkg::Lock::Timeout=60 -o Acquire::Retries=1
+        -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20)
+    fetch() { timeout 300 "${apt[@]}" install --download-only --no-install-recommends "${missing[@]}"; }
+    fetch >/dev/null 2>&1 || { timeout 120 "${apt[@]}" update && fetch; } ||
+        fail "cannot fetch the Debian packages of SLURM: ${missing[*]}" \
+            "give this machine a mirror of Debian 12 (apt-get's words are above), or an image with them"
+    "${apt[@]}" install --no-install-recommends "${missing[@]}" ||
+        fail "cannot install the Debian packages of SLURM: ${missing[*]}" "apt-get's own words are above"
 }
 
 # ---- namespaces: the controller's, and one of each node
@@ -101,7 +114,7 @@ inside() {
     (cd / && nsenter --net="/run/netns/$NAME-$name" unshare --uts --mount sh -c '
         hostname "$1" && cd "$2" && shift 2 &&
         mount --bind hosts /etc/hosts && mount --bind nsswitch.conf /etc/nsswitch.conf && exec "$@"
-        ' sh "$name" "$DIR/etc" "$@" </dev/null >>"$DIR/log/$name.out" 2>&1) || {
+        ' sh "$name" "$DIR/etc" "$@" </dev/null >>"$DIR/log/$name.out" 2>&1 9<&-) || {
         tail -n 20 "$DIR/log/$name.out" "$DIR/log/$name.log" >&2 || true
         fail "$1 did not start on $name" "see $DIR/log"
     }
@@ -175,14 +188,37 @@ up_nodes() {
         2>/dev/null | sort -u | wc -l
 }
 
+# owned: whether the cluster is of a process that lives, and is not $1
+owned() {
+    local owner
+    owner=$(cat "$DIR/owner" 2>/dev/null) && [ "$owner" != "$1" ] && [ -e "/proc/$owner" ]
+}
+
+# locked: one start or stop at a time. Daemons must not inherit the lock: 9<&- where they begin
+locked() {
+    exec 9<"$0"
+    flock --timeout 120 9 || fail "another $0 does not come to its end" "fuser $0"
+}
+
+# guard PID: stop the cluster of a process once that has ended
+guard() {
+    tail --pid="$1" --follow /dev/null
+    locked
+    [ "$(cat "$DIR/owner" 2>/dev/null)" != "$1" ] || stop
+}
+
 start() {
-    local nodes=${1:-2} i
+    local nodes=${1:-2} owner=${2:-} i
     case $nodes in [1-9] | [1-9][0-9]) ;; *) fail "not a number of nodes from 1 to 99: $nodes" ;; esac
+    [ -z "$owner" ] || [ -e "/proc/$owner" ] || fail "not a process: $owner" "$0 start $nodes"
     require_root
     require_tools
     require_free_machine
     export SLURM_CONF=$DIR/etc/slurm.conf
-    if [ -n "$(spaces)" ] && [ "$(up_nodes)" = "$nodes" ]; then
+    ! owned "$owner" || fail "the cluster in $DIR is in use by process $(cat "$DIR/owner")" \
+        "wait for its end, or start another one: AQNET_SLURM_DIR=... AQNET_SLURM_NAME=... AQNET_SLURM_NET=..."
+    if [ -n "$(spaces)" ] && [ "$(cat "$DIR/owner" 2>/dev/null)" = "$owner" ] &&
+        [ "$(up_nodes)" = "$nodes" ]; then
         sinfo
         return
     fi
@@ -206,6 +242,10 @@ start() {
     for i in $(seq 120); do
         if [ "$(up_nodes)" = "$nodes" ]; then
             trap - EXIT
+            if [ -n "$owner" ]; then
+                echo "$owner" >"$DIR/owner"
+                setsid "$0" guard "$owner" </dev/null >>"$DIR/log/guard.out" 2>&1 9<&- &
+            fi
             sinfo
             echo "up: $nodes nodes of $CPUS CPUs; . $DIR/env.sh"
             return
@@ -217,7 +257,7 @@ start() {
 }
 
 stop() {
-    local space i pids
+    local space i pids waiting
     require_root
     export SLURM_CONF=$DIR/etc/slurm.conf
     if [ -n "$(spaces)" ]; then
@@ -233,8 +273,15 @@ stop() {
         ip netns delete "$space"
         ip link delete "$space" 2>/dev/null || true
     done
+    for waiting in /proc/[0-9]*; do # an srun that was started by hand would go on waiting
+        if [ "$(cat "$waiting/comm" 2>/dev/null)" = srun ] &&
+            grep -qzFx "SLURM_CONF=$SLURM_CONF" "$waiting/environ" 2>/dev/null; then
+            kill -KILL "${waiting#/proc/}" 2>/dev/null || true
+        fi
+    done
     ip link delete $BRIDGE 2>/dev/null || true
     umount --lazy "$DIR/small" 2>/dev/null || true
+    rm -f "$DIR/owner" # last: a stop that was interrupted is finished by `guard`
 }
 
 status() {
@@ -253,12 +300,14 @@ link() {
 }
 
 case ${1:-} in
-    packages | stop | status) "$1" ;;
-    start) start "${2:-}" ;;
+    packages | status) "$1" ;;
+    stop) locked && stop ;;
+    start) locked && start "${2:-}" "${3:-}" ;;
+    guard) guard "$2" ;; # for `start` alone
     cut) link "${2:-}" down ;;
     join) link "${2:-}" up ;;
     *)
-        sed -n '2,24s/^# \{0,1\}//p' "$0"
+        sed -n '2,27s/^# \{0,1\}//p' "$0"
         exit 2
         ;;
 esac

@@ -16,6 +16,20 @@ OWN_CODE = """srun: error: n1: task 0: Exited with exit code 1
 srun: launch/slurm: _step_signal: Terminating StepId=6.0
 srun: error: n2: task 1: Terminated
 """
+IMPORTS = """job 7, restart 0, on n1, 2026-03-01T12:00:00Z
+Traceback (most recent call last):
+
+  File "script.py", line 1, in <module>
+    import other
+  File "other.py", line 1, in <module>
+  File "script.py", line 3, in <module>
+    import lost
+ModuleNotFoundError: No module named 'lost'
+"""
+SLOW = """node pairs  0.58 GB/s, median of the nodes' best; the slowest:
+error: slow: n3
+  expected: every node at 0.5 of the median
+"""
 LOST = Failure(type="RuntimeError", message="Connection closed by peer")
 FULL = Failure(type="StorageFullError", message="cannot write last.ckpt")
 
@@ -26,8 +40,16 @@ FULL = Failure(type="StorageFullError", message="cannot write last.ckpt")
         ("running", None, KILLED, "n2: task 3: Killed"),  # it was the first rank's processor
         ("failed", LOST, KILLED, "n2: task 3: Killed; then, in another process: RuntimeError: Con"),
         ("failed", FULL, OWN_CODE, "cannot write last.ckpt"),
-        ("running", None, OWN_CODE, "ended with code 137, without a reason"),
-        ("created", None, "no module named aqnet", "ended with code 137, without a reason"),
+        ("running", None, OWN_CODE, "ended with code 137 before it could note why; the log ends:"),
+        (
+            "created",
+            None,
+            IMPORTS + OWN_CODE,
+            "ended with code 137 before it could note why; the log ends: ModuleNotFoundError: No "
+            "module named 'lost'\nbefore that:\n",
+        ),
+        ("created", None, SLOW + OWN_CODE, "slow: n3\n  expected: every node"),
+        ("created", None, "", "ended with code 137 before it could note why; the log ends: it is"),
     ],
 )
 def test_the_reason_is_in_the_run_folder(tmp_path, capsys, status, told, log, reason):

@@ -10,8 +10,9 @@ from test_scoreboard import LIMITS, MASK, POLLUTANTS  # made-up places
 from aqnet.grid import GRIDS
 from aqnet.metrics import VerificationError
 from aqnet.verification.accumulate import Accumulator, design_of
-from aqnet.verification.bootstrap import rmse_skill, skill_table
+from aqnet.verification.bootstrap import rmse_skill, skill_note, skill_table
 from aqnet.verification.groups import Groups
+from aqnet.verification.significance import holm
 
 HOURS = 24 * 365
 
@@ -82,3 +83,5 @@ def test_skill_table_of_a_scoreboard():
     assert table["skill"].to_numpy() == pytest.approx(1 - ratio.to_numpy())
     assert ((table["skill_low"] < table["skill"]) & (table["skill"] < table["skill_high"])).all()
     assert (table["block_h"] == 240).all() and (table["p_holm"] >= table["p"]).all()
+    np.testing.assert_allclose(table["p_holm"], holm(table["p"].to_numpy()))
+    assert "the 2 cells of a reference" in skill_note(table)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from scores import categorical, spatial
 
 from aqnet.events import (
+    CategorySums,
     EventSums,
     NeighbourhoodSums,
+    accuracy_over_space_time,
     critical_success_index_over_space_time,
     false_alarm_ratio_over_space_time,
     fractions_skill_score_over_space_time,
@@ -140,6 +142,34 @@ def test_without_events_scores_are_unknown():
     assert np.isnan(critical_success_index_over_space_time(events)).all()
     near = NeighbourhoodSums((), LIMITS, (3,)).update(zeros, zeros)
     assert np.isnan(fractions_skill_score_over_space_time(near)).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(0, 2), st.integers(1, 40))
+def test_categories_are_counted_as_in_a_table(seed, within, seen_from, cut):
+    rng = np.random.default_rng(seed)
+    forecast, truth = rng.integers(0, 6, (2, 41, 3)).astype(float)
+    weight = rng.random((41, 3))
+    truth[rng.random(truth.shape) < 0.2] = np.nan
+    whole = CategorySums((3,), 6).update(forecast, truth, weight)
+    parts = [
+        CategorySums((3,), 6).update(forecast[at], truth[at], weight[at])
+        for at in (slice(cut), slice(cut, None))
+    ]
+    np.testing.assert_allclose((parts[1] + parts[0]).flat(), whole.flat(), atol=1e-12)
+    counted = np.isfinite(truth) & (truth >= seen_from)
+    right = counted & (np.abs(forecast - truth) <= within)
+    expected = (weight * right).sum() / (weight * counted).sum() if counted.any() else np.nan
+    found = accuracy_over_space_time(whole.pool((0,)), within, seen_from)
+    np.testing.assert_allclose(found, expected)
+    for cell in range(3):
+        table = whole.state["pairs"][cell]
+        assert table.sum() == pytest.approx((weight * np.isfinite(truth))[:, cell].sum())
+
+
+def test_categories_that_are_none_are_refused():
+    for wrong in (1.5, 6.0, -1.0):
+        with pytest.raises(VerificationError, match="categories cannot be counted"):
+            CategorySums((), 6).update(np.array([wrong]), np.array([1.0]))
 
 
 def test_bad_input_is_refused():

@@ -17,7 +17,8 @@ from test_problem import (  # noqa: F401
     tiny_manifest,
 )
 
-from aqnet.cli.forecast import _hours, _processes, forecast
+from aqnet.cli.forecast import _processes, forecast
+from aqnet.cli.times import parse_leads
 from aqnet.data.batches import FieldSamples
 from aqnet.data.manifest import load_manifest
 from aqnet.data.samples import ForecastSamples
@@ -261,9 +262,9 @@ def test_command_line(recorded, fields, tmp_path):  # noqa: F811
 
 
 def test_leads_as_text_and_processes(monkeypatch):
-    assert _hours("1:120") == tuple(range(1, 121)) and _hours("12,24") == (12, 24)
+    assert parse_leads("1:120") == tuple(range(1, 121)) and parse_leads("12,24") == (12, 24)
     with pytest.raises(ParameterError, match="lead times cannot be read"):
-        _hours("12;24")
+        parse_leads("12;24")
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
     assert _processes() == (0, 1, 0)

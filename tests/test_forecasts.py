@@ -17,14 +17,10 @@ from aqnet.training.checkpoint import Checkpoint, load_checkpoint, write_checkpo
 from aqnet.training.config import TrainingConfig
 from aqnet.training.problem import station_problem
 from aqnet.variables import TARGETS
-from aqnet.verification.forecasts import (
-    FORECASTS,
-    fields_at,
-    fit_station_ridge,
-    forecast_split,
-)
-from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, primary_test
+from aqnet.verification.forecasts import FORECASTS, fields_at, forecast_split
+from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, place_scores, primary_test
 from aqnet.verification.selection import ShareTrial, choose_share, try_shares
+from aqnet.verification.station_ridge import fit_station_ridge
 
 LEADS = (12, 24, 48, 96)
 STRIDE = 97  # a prime to 24: all hours of the day occur
@@ -58,7 +54,7 @@ def case(store, manifest, tmp_path_factory):
 
 def test_all_forecasts_on_common_pairs(case):
     _, result = case
-    table = result.card.table()
+    table = place_scores(result.stations, result.grid)
     assert set(table["forecast"]) == set(FORECASTS)
     assert set(table["place"]) == {ASSIMILATED, WITHHELD, GRID}
     counts = table.groupby(["place", "pollutant", "lead_h"])["n"].nunique()
@@ -159,8 +155,8 @@ def test_shares_are_judged_as_the_evaluation_judges(case):
     loaded, fields, stations = common["loaded"], common["fields"], common["stations"]
     grid = common["grid"]
     half, full = try_shares(loaded.model, loaded.statistical, fields, stations, grid, (0.5, 1.0))
-    card = forecast_split(split="validation", on_grid=False, **common | {"stride": 1}).card
-    test = primary_test(card, card, yardsticks=())
+    board = forecast_split(split="validation", on_grid=False, **common | {"stride": 1}).stations
+    test = primary_test(board, board, yardsticks=())
     ratios = [cell.rmse_model / cell.rmse_opponent for cell in test.cells]
     # The ridge forecast narrows the common pairs of the evaluation by a few hours.
     assert full.rmse_ratio == pytest.approx(np.mean(ratios), abs=2e-3)

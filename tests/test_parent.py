@@ -42,7 +42,7 @@ def test_weights_are_the_parents_and_the_record_names_it(parent, tmp_path):
     assert read_checkpoint(tmp_path / "second" / "best.ckpt").parent == sha256
     with pytest.raises(RunError, match="began with other weights"):
         last = tmp_path / "second" / "last.ckpt"
-        train(problem(), config(max_steps=2, warmup_steps=0), tmp_path / "third", last, silent, parent="f" * 64)
+        train(problem(), options, tmp_path / "third", last, silent, parent="f" * 64)
 
 
 def test_differences_are_told(parent):

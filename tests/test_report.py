@@ -7,19 +7,25 @@ import dataclasses
 import io
 import re
 from functools import cache
-from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from report_case import read_page
 
 from aqnet.metrics import VerificationError
 from aqnet.model.statistical import SEES
 from aqnet.variables import LEAD_TIMES_H, TARGETS
-from aqnet.verification import figures, report
-from aqnet.verification.report import TRANSPORT_CAVEAT, ReportContext, render_report
-from aqnet.verification.report import write_report as write
-from aqnet.verification.scores import BASELINES, PLACES, Scorecard, primary_test
+from aqnet.verification.accumulate import design_of
+from aqnet.verification.accumulate_blocks import BlockAccumulator
+from aqnet.verification.groups import ALL, Groups
+from aqnet.verification.report import leads, series, station_maps, style, tables, wording
+from aqnet.verification.report.beijing import render_report
+from aqnet.verification.report.beijing import write_report as write
+from aqnet.verification.report.boards import BoardFile
+from aqnet.verification.report.context import TRANSPORT_CAVEAT, ReportContext, outcome
+from aqnet.verification.scores import BASELINES, PLACES, place_scores, primary_test
 
 NAMES = (*BASELINES, "ridge", "model")
 HOURS = 1400
@@ -43,23 +49,30 @@ def noise(rng, *shape):
     return x
 
 
-def fake_card(seed, places=PLACES):
-    """Scores of forecasts whose errors are of the size seen at Beijing."""
+def fake_boards(seed):
+    """Scores of forecasts whose errors are of the size seen at Beijing, at stations and cells."""
     rng = np.random.default_rng(seed)
-    card = Scorecard(NAMES)
+    withheld = np.arange(5) >= 3
+    members = dict(zip(PLACES, (~withheld, withheld), strict=False))
+    return (fake_board(rng, 5, members), fake_board(rng, 4, {}))
+
+
+def fake_board(rng, places, members):
     times = np.datetime64("2016-05-01T00", "h") + np.arange(HOURS)
-    for place, stations in zip(places, (3, 2, 4), strict=False):
-        truth = LEVEL[:, None] * (1 + 0.5 * noise(rng, HOURS, 4, 6, stations))
-        common = 0.9 * noise(rng, HOURS, 4, 6, 1)
-        forecasts = {}
-        for name, (start, growth) in SKILL.items():
-            scale = start + growth * np.arange(4)[:, None, None] + 0 * LEVEL[:, None]
-            scale[:, 5] *= {"model": 1.35, "climatology": 0.7}.get(name, 1.0)
-            own = 0.45 * noise(rng, HOURS, 4, 6, stations)
-            forecasts[name] = truth + scale * LEVEL[:, None] * (common + own)
-        forecasts["persistence"][:12] = np.nan
-        card.accumulate(place, times, forecasts, truth, 1.0 if place != "grid" else np.ones(4))
-    return card
+    truth = LEVEL[:, None] * (1 + 0.5 * noise(rng, HOURS, 4, 6, places))
+    common = 0.9 * noise(rng, HOURS, 4, 6, 1)
+    forecasts = {}
+    for name, (start, growth) in SKILL.items():
+        scale = start + growth * np.arange(4)[:, None, None] + 0 * LEVEL[:, None]
+        scale[:, 5] *= {"model": 1.35, "climatology": 0.7}.get(name, 1.0)
+        own = 0.45 * noise(rng, HOURS, 4, 6, places)
+        forecasts[name] = truth + scale * LEVEL[:, None] * (common + own)
+    forecasts["persistence"][:12] = np.nan
+    lat = np.linspace(39.8, 40.3, places)
+    groups = Groups(lat, lat + 76.3, np.ones(places), members)
+    adder = BlockAccumulator(design_of(groups, NAMES, LEAD_TIMES_H, TARGETS), groups)
+    adder.add(times, forecasts, truth)
+    return adder.board
 
 
 def fake_maps(count=3, shape=(16, 16), stations=12):
@@ -71,7 +84,7 @@ def fake_maps(count=3, shape=(16, 16), stations=12):
     haze = np.clip(haze, 5, 480)
     place = rng.uniform(0.12, 0.88, (2, stations))
     rows, columns = (place * np.array(shape)[:, None]).astype(int)
-    return figures.EpisodeMaps(
+    return station_maps.EpisodeMaps(
         pollutant="pm25",
         lead_h=24,
         valid_times=np.datetime64("2016-12-17T04", "h") + 48 * np.arange(count),
@@ -93,7 +106,7 @@ def fake_series(station="Dongsi", count=240):
     rise = 60 + 320 * np.exp(-(((hours - 120) / 45) ** 2)) + 20 * np.sin(hours / 4)
     observed = np.where((hours > 60) & (hours < 66), np.nan, rise)
     late = np.interp(hours - 14, hours, rise)
-    return figures.StationSeries(
+    return series.StationSeries(
         station=station,
         pollutant="pm25",
         lead_h=24,
@@ -105,7 +118,7 @@ def fake_series(station="Dongsi", count=240):
 
 def fake_curve(epochs=14):
     e = np.arange(epochs)
-    return figures.TrainingCurve(
+    return series.TrainingCurve(
         epochs=e,
         train_loss=0.32 + 0.4 * np.exp(-e / 3.0),
         validation_loss=0.41 + 0.3 * np.exp(-e / 2.5) + 0.004 * np.maximum(e - 8, 0),
@@ -114,14 +127,21 @@ def fake_curve(epochs=14):
     )
 
 
+def boards_of(stations, grid):
+    at = BoardFile(Path("stations.npz"), "0" * 64, stations, "model", "board-1")
+    on = BoardFile(Path("grid.npz"), "1" * 64, grid, "model", "board-2")
+    return {PLACES[0]: (at, PLACES[0]), PLACES[1]: (at, PLACES[1]), PLACES[2]: (on, ALL)}
+
+
 @cache
 def context():
-    test = fake_card(2)
+    stations, grid = fake_boards(2)
     return ReportContext(
         title="Forecast of air quality at Beijing",
         subtitle="Beijing multi-site data, test year 2016-03-01 to 2017-02-28, hourly",
-        primary=primary_test(fake_card(1, PLACES[:1]), test),
-        scores=test.table(),
+        primary=primary_test(fake_boards(1)[0], stations),
+        scores=place_scores(stations, grid),
+        boards=boards_of(stations, grid),
         sees=SEES | {"ridge": "station means up to t", "model": "fields up to t"},
         places={
             PLACES[0]: "Ten stations that the gridded analysis uses.",
@@ -146,48 +166,9 @@ def page():
     return render_report(context())
 
 
-VOID = {"meta", "img", "br", "link", "hr", "input"}
-
-
-class Reader(HTMLParser):
-    """Collects tags and text, and checks that elements are nested and closed."""
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.rows, self.problems, self.ids = [], [], [], [], []
-        self.table = None
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.tags.append((tag, attributes))
-        if len(attributes) != len(attrs):
-            self.problems.append(f"attribute twice in {tag}")
-        self.ids += [attributes["id"]] if "id" in attributes else []
-        if tag == "table":
-            self.table = attributes.get("id", "")
-        if tag == "tr":
-            self.rows.append((self.table, [], []))
-        if tag in ("td", "th"):
-            self.rows[-1][1].append("")
-            self.rows[-1][2].append(int(attributes.get("colspan", 1)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.problems.append(f"</{tag}> at {self.getpos()}")
-
-    def handle_data(self, data):
-        if self.open and self.rows and {"td", "th"} & set(self.open):
-            self.rows[-1][1][-1] += data
-
-
 @cache
 def read():
-    reader = Reader()
-    reader.feed(page())
-    reader.close()
-    return reader
+    return read_page(page())
 
 
 def test_the_page_is_well_formed():
@@ -232,7 +213,7 @@ def test_the_primary_table_has_all_cells_with_sign_and_verdict():
         assert cells[9].split() == [marks[expected.verdict], expected.verdict]
         assert cells[12].split()[1] in marks
     named = [cells[0] for cells in rows if cells[0]]
-    assert named == [figures.LABELS[name] for name in TARGETS]
+    assert named == [wording.LABELS[name] for name in TARGETS]
     verdicts = {cell.verdict for cell in context().primary.cells}
     assert verdicts == {"won", "lost", "tie"}, "the fake input must show all verdicts"
 
@@ -243,17 +224,25 @@ def test_the_rows_of_a_table_have_the_width_of_its_head():
 
 
 def test_every_score_of_every_place_is_there():
-    tables = [cells for table, cells, _ in read().rows if table == ""]
-    heads = [cells for cells in tables if cells[1:2] == ["lead [h]"]]
-    assert len(heads) == 3 * 4 and len(tables) == 12 * 25
-    assert all(["model", *NAMES[:-1]] == cells[2:8] for cells in heads)
-    first = context().scores.iloc[5]
-    assert first["forecast"] == "model"
-    assert tables[1][2] == f"{first['rmse']:.1f}" and tables[1][8] == str(first["n"])
+    found = {}
+    for entry in read().entries:
+        if "--by" in entry.command:
+            found.setdefault((entry.command, entry.column), []).append(entry)
+    assert len({command for command, _ in found}) == 3 and len(found) == 3 * 6 - 3
+    for (command, _), entries in found.items():
+        assert len(entries) == 24 * len(NAMES), command
+    rows = context().scores.set_index(["place", "forecast", "pollutant", "lead_h"])
+    for entry in found[
+        "aqnet scoreboard stations.npz --by pollutant,lead_h --only "
+        "'group=withheld stations' --csv table.csv",
+        "bias_over_space_time",
+    ]:
+        row = rows.loc[(PLACES[1], *(entry.row[k] for k in ("forecast", "pollutant", "lead_h")))]
+        assert entry.value == row["bias"]
 
 
 @pytest.mark.parametrize(
-    ("key", "rule"),
+    ("score", "rule"),
     [
         ("rmse", lambda v: v.min()),
         ("mae", lambda v: v.min()),
@@ -261,15 +250,15 @@ def test_every_score_of_every_place_is_there():
         ("correlation", lambda v: v.max()),
     ],
 )
-def test_the_best_forecast_of_each_row_is_marked(key, rule):
-    rows = context().scores[context().scores["place"] == PLACES[1]]
-    table = report._score_table(rows, next(s for s in report._SCORES if s[0] == key), "model")
-    for line, (_, part) in zip(
-        table["lines"], rows.groupby(["pollutant", "lead_h"], sort=False), strict=True
-    ):
-        best = part["forecast"].iloc[np.flatnonzero(part[key] == rule(part[key].to_numpy()))]
-        marked = [n for n, c in zip(table["names"], line["cells"], strict=True) if c["best"]]
-        assert marked == list(best)
+def test_the_best_forecast_of_each_row_is_marked(score, rule):
+    file, group = context().boards[PLACES[1]]
+    column = f"{score}_over_space_time"
+    table = next(t for t in tables.score_tables(file, group) if t.rows[0][2].column == column)
+    assert len(table.rows) == 24
+    for row in table.rows:
+        values = {c.row["forecast"]: c.value for c in row if c.column}
+        best = [c.row["forecast"] for c in row if "best" in c.style]
+        assert best == [n for n, v in values.items() if v == rule(np.array(list(values.values())))]
 
 
 def test_the_summary_says_what_the_numbers_say():
@@ -285,7 +274,7 @@ def test_the_summary_says_what_the_numbers_say():
 def test_ties_are_said_to_add_nothing_and_wins_are_not():
     cells = [dataclasses.replace(c, verdict="tie") for c in context().primary.cells]
     cells[0] = dataclasses.replace(cells[0], verdict="won")
-    lines = report._outcome(dataclasses.replace(context().primary, cells=tuple(cells)))
+    lines = outcome(dataclasses.replace(context().primary, cells=tuple(cells)))
     assert lines[1] == "The model wins: PM2.5 at 12 h."
     assert "PM2.5 at 24, 48 and 96 h; PM10 at 12, 24, 48 and 96 h" in lines[2]
     assert len(lines) == 3
@@ -295,21 +284,14 @@ def test_what_comes_from_outside_is_escaped():
     assert "<script>alert" not in page() and "&lt;script&gt;alert" in page()
 
 
-def test_a_report_of_simulated_data_says_so_first():
-    assert "SYNTHETIC" not in render_report(context())
-    page = render_report(dataclasses.replace(context(), synthetic=True))
-    assert page.index("SYNTHETIC") < page.index("<h1>")
-
-
-def test_the_page_is_reproducible():
-    assert render_report(context()) == page()
-
-
-def test_the_page_is_written_in_one_piece(tmp_path):
+def test_a_report_is_written_in_one_piece_the_same_and_says_first_that_it_is_simulated(tmp_path):
+    assert "SYNTHETIC" not in page()
     target = tmp_path / "report.html"
     target.write_text("old")
-    assert write(target, context()) == target
-    assert target.read_text(encoding="utf-8") == page()
+    assert write(target, dataclasses.replace(context(), synthetic=True)) == target
+    text = target.read_text(encoding="utf-8")
+    assert text.index("SYNTHETIC") < text.index("<h1>")
+    assert re.sub(r'<p class="synthetic">.*?</p>\n', "", text) == page()
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -369,7 +351,7 @@ def meshes(figure):
 
 def test_maps_share_one_scale_and_centre_the_difference():
     maps = fake_maps()
-    drawn = meshes(figures.draw_episode_maps(maps))
+    drawn = meshes(station_maps.draw_episode_maps(maps))
     rows = np.array(drawn[: 3 * 3], dtype=object).reshape(3, 3)
     limits = {mesh.get_clim() for mesh in rows[:, :2].ravel()}
     assert len(limits) == 1 and next(iter(limits))[0] == 0
@@ -380,7 +362,7 @@ def test_maps_share_one_scale_and_centre_the_difference():
 
 def test_maps_show_stations_in_the_colours_of_the_truth():
     maps = fake_maps(count=1)
-    panel = figures.draw_episode_maps(maps).axes[0]
+    panel = station_maps.draw_episode_maps(maps).axes[0]
     dots = [c for c in panel.collections if len(c.get_offsets()) in (2, 10)]
     assert sorted(len(d.get_offsets()) for d in dots) == [2, 10]
     for dot in dots:
@@ -395,7 +377,7 @@ def test_maps_with_gaps_and_latitudes_from_north_are_drawn():
         truth=np.where(maps.scored, maps.truth, np.nan),
         forecast=maps.forecast[:, ::-1],
     )
-    figure = figures.draw_episode_maps(north_first)
+    figure = station_maps.draw_episode_maps(north_first)
     figure.canvas.draw()
     assert len(figure.axes) == 9 + 2
     low, high = figure.axes[0].get_ylim()
@@ -404,9 +386,9 @@ def test_maps_with_gaps_and_latitudes_from_north_are_drawn():
 
 def test_lead_time_figure_draws_every_forecast_of_every_pollutant():
     scores = context().scores
-    figure = figures.draw_rmse_against_lead(scores[scores["place"] == PLACES[0]])
+    figure = leads.draw_rmse(scores[scores["place"] == PLACES[0]], "model")
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        figures.LABELS[name] for name in TARGETS
+        wording.LABELS[name] for name in TARGETS
     ]
     for axes in figure.axes:
         assert len(axes.lines) == len(NAMES) and "ug/m3" in axes.get_ylabel()
@@ -417,7 +399,7 @@ def test_lead_time_figure_draws_every_forecast_of_every_pollutant():
 
 
 def test_forecasts_differ_in_colour_and_in_dashes():
-    styles = [figures.style_of(name, NAMES) for name in NAMES]
+    styles = [style.style_of(name, NAMES) for name in NAMES]
     assert len({s["color"] for s in styles}) == len(NAMES)
     assert len({str(s["linestyle"]) for s in styles}) == len(NAMES)
     assert len({s["marker"] for s in styles}) == len(NAMES)

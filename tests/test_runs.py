@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -275,6 +276,27 @@ def test_git_state_names_commit_and_changed_files(tmp_path):
     (tmp_path / "a").write_text("3")
     other = git_state(tmp_path)
     assert other.dirty == dirty.dirty and other.diff_sha256 != dirty.diff_sha256
+
+
+def test_a_git_that_is_killed_leaves_a_named_gap(tmp_path, monkeypatch):
+    """As by SIGBUS, when it maps a file of a full disk."""
+    folder, real = tmp_path / "tree", shutil.which("git")
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    for command in (("init", "-q"), ("add", "a"), ("commit", "-q", "-m", "first")):
+        git(folder, *command)
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    for killed, state in {
+        "diff": "clean; the changes are not known: git diff ended with signal 7",
+        "status": "no git state: git status ended with signal 7",
+    }.items():
+        fake.write_text(f'#!/bin/sh\n[ "$3" != {killed} ] || kill -BUS $$\nexec {real} "$@"\n')
+        fake.chmod(0o755)
+        found = git_state(folder)
+        assert found.state == state and found.diff_sha256 is None and found.sources_sha256
+        assert (found.commit is None) == (killed == "status")
 
 
 def test_missing_git_and_missing_repository_are_recorded_by_name(tmp_path, monkeypatch):

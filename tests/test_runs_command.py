@@ -355,11 +355,15 @@ def test_data_that_were_tampered_with_are_found(site, copied, tmp_path, file, na
         assert code == 0 and said[name] == "unchecked" and "not there any more" in text
 
 
-def test_another_environment_here_is_a_change_not_a_mismatch(copied):
+def test_another_environment_here_is_a_change_that_only_an_archived_run_may_have(copied, site):
     edit_environment(copied, "numpy", "1.0")
     code, said, text = verify(copied)
-    assert code == 0 and said["environment here"] == "changed" and "numpy: 1.0 -> " in text
-    assert verify(copied, "--strict")[0] == 1
+    assert code == 1 and said["environment here"] == "changed" and "numpy: 1.0 -> " in text
+    assert "--archived" in text and "1 others: environment here" in text
+    assert verify(copied, "--archived")[0] == 0
+    damage_metrics(copied, site)
+    code, _, text = verify(copied, "--archived")
+    assert code == 1 and "1 others: results metrics.json" in text
 
 
 def test_a_failed_run_says_what_it_did_not_note(site):

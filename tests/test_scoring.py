@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from forecast_case import PROVENANCE, small_store
 from made_up_years import made_up_mask, make_year
 
-from aqnet.cli import main
 from aqnet.data.climatology import HarmonicClimatology
 from aqnet.data.years import YearSet, open_year
 from aqnet.errors import CoverageError, LeadTimeError, ParameterError, StoreError
@@ -132,22 +128,3 @@ def test_bad_input_has_named_errors(truth, stores, tmp_path):
                    forecast=lambda t: np.ones((len(t), 2, 6, *GRID.shape), np.float32))  # fmt: skip
     with pytest.raises(CoverageError, match="nothing to score"):
         score(far, truth, baselines=())
-
-
-def test_command_line(truth, stores, tmp_path, monkeypatch):
-    command = sys.modules["aqnet.cli.score"]  # the package holds the command of this name
-    monkeypatch.setattr(command, "_manifest", lambda name: name)
-    monkeypatch.setattr(command, "_truth", lambda *given: truth)
-    out = tmp_path / "board.npz"
-    runner, path = CliRunner(), str(stores[0].path)
-    done = runner.invoke(main, ["score", path, "--manifest", "x", "--out", str(out)])
-    assert done.exit_code == 0, done.output
-    shown = runner.invoke(
-        main, ["scoreboard", str(out), "--only", "group=all", "--by", "pollutant"]
-    )
-    assert "rmse_over_space_time" in shown.output and shown.output.count("biased") == 6
-    csv = tmp_path / "t.csv"
-    done = runner.invoke(main, ["scoreboard", str(out), "--events", "--csv", str(csv)])
-    assert done.exit_code == 0 and "critical_success_index" in csv.read_text()
-    wrong = runner.invoke(main, ["scoreboard", str(out), "--only", "colour=red"])
-    assert wrong.exit_code == 2 and "AXIS=LABEL" in wrong.output

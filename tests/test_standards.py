@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +12,10 @@ from hypothesis import strategies as st
 
 from aqnet.metrics import VerificationError
 from aqnet.variables import TARGETS
+from aqnet.verification import standards
+from aqnet.verification.day_products import beijing_hours, by_day, pollutant_days
 from aqnet.verification.days import composite_days, forecast_days, observed_days
-from aqnet.verification.standards import Edition, StandardError, edition_names
+from aqnet.verification.standards import Edition, StandardError, edition_names, level
 
 # 00:00 Beijing time on 2 January 2016: the first hour of that day ends at 1:00
 MIDNIGHT = np.datetime64("2016-01-01T16", "h")
@@ -134,21 +139,144 @@ def test_a_composite_is_labelled_and_has_no_index():
 
 def test_editions_refuse_what_could_not_be_sourced():
     assert set(edition_names()) == {"2012", "2012-amended", "2026-transition", "2031"}
-    new = Edition("2026-transition")
-    assert new.limit("mean_24h", "pm25") == 60 and new.limit("mean_24h", "pm10") == 120
+    later = Edition("2031")
+    assert later.limit("mean_24h", "pm25") == 50 and later.limit("mean_24h", "pm10") == 100
     for ask in (
-        lambda: new.limit("mean_24h", "so2"),
-        lambda: new.iaqi("mean_24h", "pm25", 10.0),
-        lambda: new.indicators(),
-        lambda: new.from_store_state(values(), TARGETS),
-        lambda: observed_days(hours(), values(), TARGETS, new),
+        lambda: later.iaqi("mean_24h", "pm25", 10.0),
+        lambda: later.indicators(),
+        lambda: observed_days(hours(), values(), TARGETS, later).index(),
     ):
-        with pytest.raises(StandardError, match=r"edition 2026-transition[^$]*missing"):
+        with pytest.raises(StandardError, match=r"(?s)edition 2031.*missing.*from 2031"):
             ask()
     with pytest.raises(StandardError, match="no such edition"):
         Edition("1996")
     for name in edition_names():
         assert Edition(name).sources
+
+
+def test_figures_without_a_source_are_not_loaded(tmp_path):
+    text = standards._FILE.read_text(encoding="utf-8")
+    for wrong in (
+        text.replace("      iaqi: [hj633_2026]\n", ""),
+        text.replace("      iaqi: [hj633_2026]", "      iaqi: []"),
+        text.replace("      iaqi: [hj633_2026]", "      iaqi: [hearsay]"),
+    ):
+        assert wrong != text
+        (tmp_path / "s.yaml").write_text(wrong, encoding="utf-8")
+        with pytest.raises(StandardError, match="2026-transition without source"):
+            standards._load(tmp_path / "s.yaml")
+
+
+# Calculated by hand from table 3 of HJ 633-2026: 100 + 50 (75 - 60) / (115 - 60) = 113.6, ...
+@pytest.mark.parametrize(
+    ("product", "pollutant", "value", "index"),
+    [
+        ("mean_24h", "pm25", 60, 100), ("mean_24h", "pm25", 75, 114),
+        ("mean_24h", "pm10", 120, 100), ("mean_24h", "pm10", 150, 112),
+        ("mean_24h", "pm25", 60.5, 100), ("mean_24h", "pm25", 60.51, 101),  # half to even
+        ("mean_24h", "pm25", 35.5, 52), ("mean_24h", "co", 2049, 50), ("mean_24h", "co", 2051, 53),
+        ("mda8", "o3", 160, 100), ("mda8", "o3", 800, 300), ("mda8", "o3", 1200, 300),
+        ("mean_24h", "so2", 475, 150), ("mean_24h", "no2", 180, 150),
+    ],
+)  # fmt: skip
+def test_individual_index_of_2026(product, pollutant, value, index):
+    assert Edition("2026-transition").iaqi(product, pollutant, value) == index
+
+
+def test_editions_differ_where_the_standards_do():
+    data = values(o3=210.0)  # an hour of 210 exceeds its limit of 200: index 105 of the hour
+    old, new = (observed_days(hours(), data, TARGETS, name) for name in ("2012", "2026-transition"))
+    assert old.index()[0][0] == 146 and new.index()[0][0] == 146  # the 8 h mean decides
+    data[:, TARGETS.index("o3")] = 60.0
+    data[12, TARGETS.index("o3")] = 500.0  # one hour: 225 of its own, the 8 h mean 115
+    old, new = (observed_days(hours(), data, TARGETS, name) for name in ("2012", "2026-transition"))
+    assert old.index()[0][0] == 225 and new.index()[0][0] == 114  # PM2.5 of 75
+    for name, state in (("2012", 1.0), ("2026-transition", 273.15 / 298.15)):
+        stored = Edition(name).from_store_state(np.array([[100.0]]), ("o3",))
+        assert stored[0, 0] == pytest.approx(100 * state)
+
+
+INDICATORS = [
+    (name, *pair)
+    for name in ("2012", "2012-amended", "2026-transition")
+    for pair in Edition(name).indicators()
+]
+
+
+@given(st.sampled_from(INDICATORS), st.lists(st.floats(0, 70_000), min_size=2, max_size=30))
+def test_an_individual_index_never_falls_and_is_a_whole_number(which, concentrations):
+    name, product, pollutant = which
+    index = Edition(name).iaqi(product, pollutant, np.sort(concentrations))
+    known = index[~np.isnan(index)]  # NaN: above the 8 h table, where the hour decides
+    assert np.isnan(index[len(known) :]).all()
+    assert (np.diff(known) >= 0).all() and (known == np.round(known)).all()
+    assert ((known >= 0) & (known <= 500)).all()
+
+
+@given(st.sampled_from(INDICATORS), st.integers(0, 12_000))
+def test_an_individual_index_is_the_formula_of_the_standard_in_exact_numbers(which, tenths):
+    name, product, pollutant = which
+    standard, levels = Edition(name), [0, 50, 100, 150, 200, 300, 400, 500]
+    step = 100 if pollutant == "co" else 1
+    value = Fraction(tenths * step, 10)
+    rounded = round(value / step) * step if name == "2026-transition" else value  # half to even
+    points = [Fraction(p) for p in standard.breakpoints(product, pollutant)]
+    found = standard.iaqi(product, pollutant, float(value))
+    if rounded > points[-1]:
+        assert (
+            np.isnan(found)
+            if len(points) < 8 and name != "2026-transition"
+            else (found == levels[len(points) - 1])
+        )
+        return
+    k = next(k for k in range(1, len(points)) if rounded <= points[k])
+    slope = Fraction(levels[k] - levels[k - 1]) / (points[k] - points[k - 1])
+    assert found == math.ceil(slope * (rounded - points[k - 1]) + levels[k - 1])
+
+
+@given(
+    st.sampled_from(["2012", "2026-transition"]),
+    st.tuples(*[st.floats(0, high) for high in (700, 800, 3000, 1200, 70_000, 1500)]),
+)
+def test_the_index_is_the_largest_and_the_primary_pollutants_have_it(name, levels):
+    data = np.broadcast_to(levels, (24, 6)).copy()
+    days = observed_days(hours(), data, TARGETS, name)
+    aqi, primary = days.index()
+    each = {}
+    for product, pollutant in days.edition.indicators():
+        one = days.edition.iaqi(product, pollutant, days.product(product, pollutant))[0]
+        each[pollutant] = np.nanmax([each.get(pollutant, 0), one])
+    assert aqi[0] == max(each.values())
+    made = {n for n, p in zip(TARGETS, primary[0], strict=True) if p}
+    assert made == ({n for n, v in each.items() if v == aqi[0]} if aqi[0] > 50 else set())
+    step = level(aqi[0])
+    assert (step == 0) == (aqi[0] <= 50) and (step == 5) == (aqi[0] > 300)
+
+
+@given(st.integers(0, 24 * 366 * 30), st.integers(1, 100))
+def test_every_hour_has_one_place_in_the_calendar_of_beijing(start, count):
+    first = np.datetime64("1990-01-01T00", "h") + start  # with the summer times of 1986 to 1991
+    times = first + np.arange(count)
+    grid, days = by_day(times, np.arange(count, dtype=float))
+    assert np.nansum(np.isfinite(grid)) == count
+    for day, row in zip(days, grid, strict=True):
+        ends = beijing_hours(day)
+        assert ends[0] == day.astype("datetime64[h]") - 7 and ends[-1] - ends[0] == 23
+        inside = np.isin(ends, times)
+        assert (np.isfinite(row) == inside).all()
+        assert (row[inside] == (ends[inside] - first).astype(int)).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 24), st.booleans())
+def test_a_daily_mean_is_valid_from_twenty_hours_on_a_forecast_from_all(seed, gaps, whole):
+    rng = np.random.default_rng(seed)
+    one = rng.uniform(0, 300, 24)
+    one[rng.permutation(24)[:gaps]] = np.nan
+    found = pollutant_days(one[None], "pm25", Edition("2012"), whole=whole)["mean_24h"][0]
+    if gaps <= (0 if whole else 4):
+        assert found == pytest.approx(np.nanmean(one))
+    else:
+        assert np.isnan(found)
 
 
 def test_gases_change_with_the_reference_state_and_particles_do_not():

@@ -17,13 +17,8 @@ from aqnet.variables import TARGETS
 from aqnet.verification.forecast_reader import open_forecast_store
 from aqnet.verification.station_sampling import sample_stations
 from aqnet.verification.station_sources import from_beijing, from_china_daily, from_openaq
-from aqnet.verification.stations import (
-    Stations,
-    TimeZoneError,
-    read_observations,
-    utc_hours,
-    write_observations,
-)
+from aqnet.verification.station_tables import read_observations, utc_hours, write_observations
+from aqnet.verification.stations import Stations, TimeZoneError
 
 TABLE = """id,name,lat,lon,elevation_m,network,class,withheld
 1001A,Wanshou,39.8784,116.352,44,CNEMC,urban,false

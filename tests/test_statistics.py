@@ -310,12 +310,12 @@ def test_the_file_gives_everything_back(file):
     made, read = compute(source), load_statistics(file)
     assert read.digest == made.digest == load_statistics(file, made.digest).digest
     assert read.split == whole(source) and (read.mask == source.mask).all()
-    assert set(read.dataset.variables) == set(made.dataset.variables)
-    for name in made.dataset.variables:
+    assert set(read.arrays) == set(made.arrays) == set(read.dataset.variables)
+    for name in made.arrays:
         np.testing.assert_array_equal(read[name], made[name])
     times = source.times[:30]
     np.testing.assert_array_equal(read.climatology(times), made.climatology(times))
-    said = read.dataset.attrs
+    said = read.attributes
     assert said["log_offset_ug_m3"] == "1.0" and said["content_sha256"] == made.digest
     assert "log(max(c, 0) + 1 ug/m3)" in read.dataset["log_mean"].attrs["definition"]
 
@@ -341,10 +341,10 @@ def test_a_changed_file_is_named(file, change):
     if change == "value":
         made["mean"].flat[-1] += 1e-9
     elif change == "attribute":
-        made.dataset.attrs["split"] = "test"
+        made.attributes["split"] = "test"
     else:
-        made.dataset["mean"].attrs["definition"] = "median"
-    recorded = made.dataset.attrs["content_sha256"]
+        made.arrays["mean"][2]["definition"] = "median"
+    recorded = made.attributes["content_sha256"]
     made.dataset.to_netcdf(file, engine="netcdf4")
     with pytest.raises(ChecksumError, match=rf"damaged(.|\n)*expected: {recorded}"):
         load_statistics(file)
@@ -435,7 +435,7 @@ def test_later_years_need_not_even_be_there(described, tmp_path):
         "train", np.datetime64("2012-12-31T16"), np.datetime64("2013-01-04T16")
     )
     assert list(alone.store_sha256) == ["2013"]
-    said = alone.dataset.attrs
+    said = alone.attributes
     assert said["manifest_sha256"] == manifest.digest and said["synthetic"] == "true"
     assert json.loads(said["keep_bits"]) == {n: VARIABLES[n].keep_bits for n in DYNAMIC}
     with pytest.raises(CoverageError, match="2013"):

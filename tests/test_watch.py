@@ -161,11 +161,18 @@ def test_a_job_is_found_by_its_number_and_its_state_told(run, nowhere):
     assert line in told.splitlines() and not ended
 
 
-def test_a_waiting_job_says_why_and_until_when(nowhere):
-    slurm(nowhere, scontrol=SHOW.format(state="PENDING", reason="Priority", nodes="", folder="/r"))
-    assert str(ask_slurm("42")) == (
-        "42: PENDING (Priority) start 2026-03-01T12:00:00 requeued 2 times")  # fmt: skip
-    assert not ask_slurm("42").over
+@pytest.mark.parametrize("tools", [("squeue", "scontrol"), ("squeue",), ("scontrol",)])
+def test_a_waiting_job_says_why_and_until_when(nowhere, tools):
+    """By squeue or scontrol, whichever of them the site has."""
+    said = {
+        "squeue": "42|PENDING|Priority||0:00|30:00|2026-03-01T12:00:00\n",
+        "scontrol": SHOW.format(state="PENDING", reason="Priority", nodes="", folder="/r"),
+    }
+    slurm(nowhere, sacct=None, **{tool: said[tool] for tool in tools})
+    told = " requeued 2 times" if "scontrol" in tools else ""
+    job = ask_slurm("42")
+    assert str(job) == f"42: PENDING (Priority) start 2026-03-01T12:00:00{told}"
+    assert not job.over and job.output == ("/r/logs/slurm-42.out" if told else "")
 
 
 def test_an_old_job_is_known_by_its_accounting_or_not_at_all(run, nowhere):

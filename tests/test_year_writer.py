@@ -17,7 +17,7 @@ import pytest
 import zarr
 from made_up_years import made_up_fields, made_up_spec, make_year
 
-from aqnet.data import year_shards
+from aqnet.data import partial_store
 from aqnet.data.year_writer import YearWriter, write_shard
 from aqnet.data.years import SHARD_HOURS, YearSpec, open_year, verify_year
 from aqnet.errors import FieldError, StorageFullError, StoreBusyError, StoreError
@@ -158,7 +158,7 @@ KILLED = """
     import made_up_years as made_up
     import zarr
     from aqnet import io
-    from aqnet.data import year_shards, year_writer
+    from aqnet.data import partial_store, year_writer
 
     path, where = Path(sys.argv[1]), sys.argv[2]
 
@@ -174,13 +174,13 @@ KILLED = """
         setattr(module, name, dying)
 
     class Dying(dict):
-        begun = staticmethod(lambda: dies_in(year_shards, "atomic_write_json"))
-        shard = staticmethod(lambda: dies_in(year_shards, "_sync_size", after=1))
-        journal = staticmethod(lambda: dies_in(year_shards, "atomic_write_json", after=2))
-        entry = staticmethod(lambda: dies_in(year_shards, "atomic_write_json", 2, done=True))
+        begun = staticmethod(lambda: dies_in(partial_store, "atomic_write_json"))
+        shard = staticmethod(lambda: dies_in(partial_store, "_synced_size", after=1))
+        journal = staticmethod(lambda: dies_in(partial_store, "atomic_write_json", after=2))
+        entry = staticmethod(lambda: dies_in(partial_store, "atomic_write_json", 2, done=True))
         small = staticmethod(lambda: dies_in(year_writer, "write_small", after=6))
-        signed = staticmethod(lambda: dies_in(year_writer, "place_folder"))
-        placed = staticmethod(lambda: dies_in(year_writer, "place_folder", done=True))
+        signed = staticmethod(lambda: dies_in(partial_store, "place_folder"))
+        placed = staticmethod(lambda: dies_in(partial_store, "place_folder", done=True))
 
     getattr(Dying, where)()
     spec = made_up.made_up_spec(days=5)
@@ -321,7 +321,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, spec, fields, digest, monk
         if fail_at == "inputs":
             patch.setattr("zarr.storage._local._put", full)
         if fail_at == "journal":
-            patch.setattr(year_shards, "atomic_write_json", full)
+            patch.setattr(partial_store, "atomic_write_json", full)
         for number in (1, 2):
             writer.write(number, fields[writer.rows(number)])
         patch.setattr("zarr.storage._local._put", full)
@@ -437,7 +437,7 @@ def test_the_journal_vouches_only_for_what_is_on_the_disk(tmp_path, spec, fields
         writer.write(0, fields[writer.rows(0)])
         entry = json.loads((writer.partial / "journal" / "0.json").read_text())
         shard = writer.partial / "store" / "inputs" / "c.0.0.0.0"
-        assert entry["bytes"] == shard.stat().st_size
+        assert entry["bytes"] == [shard.stat().st_size]
         assert len(entry["step_sha256"]) == len(entry["valid"]) == SHARD_HOURS
         array = zarr.open_array(writer.partial / "store" / "inputs", mode="r")
         assert np.isfinite(array[0][:, spec.mask]).all()

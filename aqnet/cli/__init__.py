@@ -11,10 +11,14 @@ from aqnet.cli.compile import compile_command
 from aqnet.cli.console import Group
 from aqnet.cli.data import data
 from aqnet.cli.forecast import forecast, forecast_store
+from aqnet.cli.physics import physics
 from aqnet.cli.preflight import preflight
+from aqnet.cli.probe import probe
+from aqnet.cli.report import report
 from aqnet.cli.run import params, run
 from aqnet.cli.runs import runs
 from aqnet.cli.score import score, scoreboard
+from aqnet.cli.stations import stations
 from aqnet.cli.submit import submit
 from aqnet.cli.sweep import sweep
 from aqnet.cli.terrain import terrain
@@ -47,7 +51,11 @@ for command in (
     bench,
     forecast,
     forecast_store,
+    stations,
     score,
     scoreboard,
+    physics,
+    probe,
+    report,
 ):
     main.add_command(command)

@@ -16,6 +16,7 @@ __all__ = [
     "Group",
     "Progress",
     "assignments_option",
+    "command_line",
     "echo",
     "files_option",
     "need_lab",
@@ -53,6 +54,23 @@ class Group(click.Group):
                 raise
             click.echo("stopped by Ctrl-C or SIGTERM; run the command again to repeat it", err=True)
             ctx.exit(InterruptedRunError.exit_code)
+
+
+def command_line() -> list[str]:
+    """Words of the command that runs, every option with its value, for records."""
+    context = click.get_current_context()
+    command = context.command
+    words, named = ["aqnet", str(command.name)], []
+    for parameter in command.params:
+        value = context.params.get(parameter.name)
+        values = value if isinstance(value, tuple) else (value,)
+        if isinstance(parameter, click.Argument):
+            words += [str(v) for v in values]
+        elif isinstance(value, bool):
+            named += (parameter.opts if value else parameter.secondary_opts)[:1]
+        else:
+            named += [w for v in values if v is not None for w in (parameter.opts[0], str(v))]
+    return words + named
 
 
 def echo(text: str) -> None:

@@ -9,42 +9,12 @@ from pathlib import Path
 import click
 
 from aqnet.cli.console import Progress, sigterm_like_ctrl_c
+from aqnet.cli.times import parse_leads, parse_utc
 from aqnet.errors import ParameterError, explain
 
 __all__ = ["forecast", "forecast_store"]
 
 _PATH = click.Path(path_type=Path)
-
-
-def _hours(text: str | None) -> tuple[int, ...] | None:
-    """Lead times from 12,24,48 or 1:120."""
-    if text is None:
-        return None
-    try:
-        first, colon, last = text.partition(":")
-        if colon:
-            return tuple(range(int(first), int(last) + 1))
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise ParameterError(
-            explain("lead times cannot be read", expected="12,24,48,96 or 1:120 (hours)",
-                    found=text, remedy="correct --leads")
-        ) from error  # fmt: skip
-
-
-def _utc(text: str | None) -> object:
-    """Hour in UTC from 2018-01-01T06, with or without Z."""
-    import numpy as np
-
-    if text is None:
-        return None
-    try:
-        return np.datetime64(text.removesuffix("Z"), "h")
-    except ValueError as error:
-        raise ParameterError(
-            explain("a time cannot be read", expected="an hour in UTC, such as 2018-01-01T06",
-                    found=text, remedy="correct --from or --to")
-        ) from error  # fmt: skip
 
 
 def _processes() -> tuple[int, int, int]:
@@ -124,8 +94,9 @@ def _plan(asked: dict, device: str) -> object:
             explain("what is to be forecast?", expected="a checkpoint or --baseline, not both",
                     found=f"checkpoint {path}, baseline {rule}", remedy="give one of them")
         )  # fmt: skip
-    period = Period(asked["split"], _utc(asked["first"]), _utc(asked["last"]), asked["every"])
-    leads = _hours(asked["leads"])
+    first, last = parse_utc(asked["first"]), parse_utc(asked["last"])
+    period = Period(asked["split"], first, last, asked["every"])
+    leads = parse_leads(asked["leads"])
     if rule is not None:
         if asked["manifest"] is None:
             raise ParameterError(
@@ -201,7 +172,7 @@ def show(store: Path) -> None:
 @click.argument("store", type=_PATH)
 def verify(store: Path) -> None:
     """Compare every value with the digests in the store."""
-    from aqnet.verification.forecast_reader import verify_forecast_store
+    from aqnet.verification.forecast_checks import verify_forecast_store
 
     click.echo(f"{store}: as written, content {verify_forecast_store(store, Progress())}")
 
@@ -215,7 +186,7 @@ def netcdf(store: Path, file: Path, first: str | None, last: str | None) -> None
     """Write STORE, or a part of it, as the NetCDF-4 file FILE."""
     from aqnet.verification.forecast_netcdf import export_netcdf
 
-    export_netcdf(store, file, _utc(first), _utc(last), Progress())
+    export_netcdf(store, file, parse_utc(first), parse_utc(last), Progress())
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
@@ -248,8 +219,8 @@ def import_store(files, layout, like, out, init, leads, **options) -> None:
 
     pattern = open_forecast_store(like)
     centre = float(pattern.grid.lon.mean())
-    foreign = open_foreign(files, layout, centre_lon=centre, init=_utc(init))
-    plan = plan_import(foreign, pattern.grid, pattern.mask, _hours(leads), **options)
+    foreign = open_foreign(files, layout, centre_lon=centre, init=parse_utc(init))
+    plan = plan_import(foreign, pattern.grid, pattern.mask, parse_leads(leads), **options)
     with sigterm_like_ctrl_c():
         digest = write_forecasts(plan, out, echo=click.echo)
     click.echo(f"{out}: complete, content {digest}")

@@ -202,15 +202,15 @@ def compare(context: click.Context, a: str, b: str, root: Path | None) -> None:
 @click.argument("run")
 @click.option("--deep", is_flag=True, help="Of yearly stores read every hour, not only some.")
 @click.option(
-    "--strict", is_flag=True, help="A changed work tree or environment is a mismatch, too."
+    "--archived", is_flag=True, help="The work tree and the environment here may be others by now."
 )
 @_ROOT
-def verify(run: str, deep: bool, strict: bool, root: Path | None) -> None:
+def verify(run: str, deep: bool, archived: bool, root: Path | None) -> None:
     """Compute every digest that RUN recorded anew, and compare.
 
     Parameters, notebook, script and package, staged files, results, checkpoints, data. `changed`:
-    the work tree or the environment here is no longer that of the run, which itself is whole.
-    `unchecked` says why. Ends with code 1 on a mismatch.
+    the work tree or the environment here is no longer that of the run, which itself is whole;
+    --archived allows it. `unchecked` says why. Ends with code 1 on a mismatch or a change.
     """
     from aqnet.jobs.runs import find_run
     from aqnet.jobs.runs.verify import verify_run
@@ -222,13 +222,15 @@ def verify(run: str, deep: bool, strict: bool, root: Path | None) -> None:
         click.echo(f"{check.status:<9}  {check.name}: {first}")
         for line in more:
             click.echo(f"           {line}")
-    wrong = [c.name for c in checks if c.status in ("mismatch", *(["changed"] if strict else []))]
+    bad = {"mismatch"} if archived else {"mismatch", "changed"}
+    wrong = [check.name for check in checks if check.status in bad]
     if wrong:
         raise RunError(
             explain(
                 f"{found.path.name} is not what it recorded",
                 expected="the recorded digests",
                 found=f"{len(wrong)} others: {', '.join(wrong)}",
-                remedy="the lines above say which; take the files from a copy, or run it again",
+                remedy="the lines above say which; take the files from a copy, or run it again; "
+                "--archived if only work tree or environment here have moved on",
             )
         )

@@ -13,10 +13,10 @@ from aqnet.cli.console import echo, need_lab, sigterm_like_ctrl_c
 from aqnet.errors import ParameterError, RunError, explain
 
 if TYPE_CHECKING:
+    from aqnet.jobs.sweep_cluster import Cluster
     from aqnet.jobs.sweep_folder import Sweep
     from aqnet.jobs.sweep_points import Plan
     from aqnet.jobs.sweep_records import PointState
-    from aqnet.jobs.sweep_slurm import Cluster
 
 __all__ = ["sweep"]
 
@@ -195,7 +195,7 @@ def _cluster(
     settings: tuple[str, ...], **_here_only: object,
 ) -> Cluster:  # fmt: skip
     from aqnet.jobs.profiles import parse_settings
-    from aqnet.jobs.sweep_slurm import cluster_of
+    from aqnet.jobs.sweep_cluster import cluster_of
 
     return cluster_of(profile, parse_settings(settings, account), gpus, parallel)
 

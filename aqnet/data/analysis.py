@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
 
 from .climatology import HarmonicClimatology, fit_climatology
 from .splits import Split, check_no_crossing
@@ -81,6 +80,8 @@ _BOUNDS = ((1e-4, 2.0), (1e-3, 3.0), (5.0, 300.0), (1e-4, 1.0))
 
 def fit_covariance(departures: np.ndarray, distance: np.ndarray) -> Covariance:
     """Least-squares fit to departures (T, S) of stations at distances (S, S) km."""
+    from scipy import optimize  # only to fit: forecasts of stations need `carry_forward` alone
+
     found = empirical_covariance(departures)
     upper = np.isfinite(found) & np.triu(np.ones_like(found, dtype=bool))
     scale, diagonal = float(np.nanmean(np.diag(found))), np.eye(len(found))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from .splits import Split, check_no_crossing
 from ..errors import DataError, explain
@@ -113,6 +112,8 @@ def _undetermined(hours: int, terms: int) -> DataError:
 
 def _solve(basis: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Least squares of full columns (T, n) on the basis (T, K): (K, n)."""
+    from scipy import linalg  # only to fit: fields come with coefficients
+
     hours, terms = basis.shape
     if hours < terms:
         raise _undetermined(hours, terms)

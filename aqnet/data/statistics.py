@@ -16,20 +16,20 @@ from scipy import linalg
 from .cell_quantiles import cell_quantiles
 from .counting import KeyCounts, merge_counts, quantiles
 from .grid_manifest import GridManifest
-from .normalisation import Normaliser
 from .parallel import Workers
 from .splits import Split, splits_of
-from .statistics_file import (Statistics, assemble, check_statistics, load_statistics,
-                                        write_statistics)
+from .statistics_file import (
+    Statistics, check_statistics, load_statistics, normaliser_of_statistics, write_statistics)
+from .statistics_layout import assemble
 from .statistics_plan import FieldSeries, Plan, Source, make_plan, segments
 from .streaming import Sums, log_concentration, merge, segment_sums
 from .years import YearSet, open_years
-from ..errors import DataError, ParameterError, explain
+from ..errors import DataError, explain
 from ..variables import DYNAMIC, LEAD_TIMES_H, TARGETS
 
 # %% auto #0
 __all__ = ['MIN_PIVOT_RATIO', 'QUANTILES', 'CELL_QUANTILES', 'DEFAULT', 'Progress', 'Settings', 'compute_statistics',
-           'statistics_of_manifest', 'normaliser_of_statistics']
+           'statistics_of_manifest']
 
 # %% ../../nbs/14_statistics.ipynb #e1400003
 __all__ = ["CELL_QUANTILES", "QUANTILES", "FieldSeries", "Settings", "Statistics",
@@ -242,23 +242,3 @@ def statistics_of_manifest(manifest: GridManifest, folder: str | Path | None = N
     bits = years.stores[0].attributes["keep_bits"]
     return compute_statistics(years, splits_of(manifest)["train"], manifest.source_utc_offset_h,
                               bits, settings, _about(years, manifest), progress)
-
-# %% ../../nbs/14_statistics.ipynb #e1400023
-def normaliser_of_statistics(statistics: Statistics, reference: str = "constant") -> Normaliser:
-    """Normaliser of measured statistics.
-
-    `reference` "constant" subtracts the mean over all training hours and cells, coefficients
-    (1, 11, 1, 1); "climatology" the harmonic climatology of each cell, (K, 11, H, W), NaN outside
-    the mask. Raises DataError if a variable or a static field does not vary, ParameterError for
-    another reference.
-    """
-    s, clock = statistics, statistics.climatology
-    static = (s["static_mean"], s["static_std"], clock.utc_offset_h)
-    if reference == "constant":
-        mean = s["domain_mean"]
-        return Normaliser(mean[None, :, None, None], mean, s["domain_std"], *static, 0, 0)
-    if reference == "climatology":
-        return Normaliser(clock.coefficients, s["domain_mean"], s["domain_anomaly_std"], *static,
-                          clock.annual, clock.diurnal)
-    raise ParameterError(explain("no such reference", expected='"constant" or "climatology"',
-                                 found=repr(reference), remedy="choose one of them"))

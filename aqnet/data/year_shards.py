@@ -1,16 +1,21 @@
-"""The folder of a yearly store in progress: shards, and a journal of those that are finished."""
+"""The shards of a yearly store in progress."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import zarr
 
+from aqnet.data.partial_store import (
+    CHUNK_NAMES,
+    STORE,
+    make_empty,
+    read_entry,
+    rewriting,
+    write_small,
+)
 from aqnet.data.year_format import (
     CODECS,
     LAYOUT,
@@ -22,69 +27,38 @@ from aqnet.data.year_format import (
     step_digest,
 )
 from aqnet.errors import FieldError, StoreError, explain
-from aqnet.io import atomic_write_json, explain_full_disk
 from aqnet.variables import DYNAMIC
 
-__all__ = ["begin", "journal_entry", "read_begun", "shard_rows", "write_shard", "write_small"]
-
-# The partial folder holds the store to be, and beside it a journal with a file per finished
-# shard: so the store can be renamed to its final place without touching the journal first.
-STORE, JOURNAL, BEGUN = "store", "journal", "begun.json"
-_DOTS = {"name": "default", "separator": "."}  # one file a chunk instead of nested folders
+__all__ = ["begin", "shard_entry", "shard_rows", "write_shard"]
 
 
 def begin(partial: Path, spec: YearSpec) -> None:
-    """Make an empty store and journal; `BEGUN` last: a half-made beginning is not resumed."""
-    for name in (JOURNAL, STORE):
-        if (partial / name).exists():
-            shutil.rmtree(partial / name)
-    group = zarr.create_group(partial / STORE, zarr_format=3)
-    cells = (len(DYNAMIC), *spec.grid.shape)
-    kind, dimensions = LAYOUT["inputs"]
-    group.create_array(
-        "inputs",
-        shape=(len(spec.times), *cells),
-        dtype=kind,
-        dimension_names=dimensions,
-        chunks=(1, *cells),
-        shards=(SHARD_HOURS, *cells),
-        compressors=CODECS,
-        fill_value=np.nan,
-        chunk_key_encoding=_DOTS,
-    )
-    for name, values in spec.arrays().items():
-        write_small(group, name, values)
-    group.attrs.update(spec.header())
-    atomic_write_json(partial / JOURNAL / BEGUN, spec.identity())
+    """Make an empty store and journal."""
+
+    def fill(group: zarr.Group) -> None:
+        cells = (len(DYNAMIC), *spec.grid.shape)
+        kind, dimensions = LAYOUT["inputs"]
+        group.create_array(
+            "inputs",
+            shape=(len(spec.times), *cells),
+            dtype=kind,
+            dimension_names=dimensions,
+            chunks=(1, *cells),
+            shards=(SHARD_HOURS, *cells),
+            compressors=CODECS,
+            fill_value=np.nan,
+            chunk_key_encoding=CHUNK_NAMES,
+        )
+        for name, values in spec.arrays().items():
+            write_small(group, name, values, LAYOUT[name][1])
+        group.attrs.update(spec.header())
+
+    make_empty(partial, spec.identity(), fill)
 
 
-def write_small(group: zarr.Group, name: str, values: np.ndarray) -> None:
-    """Write an array of `LAYOUT` that is one chunk, in place of an existing one."""
-    group.create_array(
-        name,
-        data=values,
-        dimension_names=LAYOUT[name][1],
-        chunks=values.shape,
-        chunk_key_encoding=_DOTS,
-        overwrite=True,
-    )
-
-
-def _read_json(path: Path) -> dict | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def read_begun(partial: Path) -> dict | None:
-    """`YearSpec.identity` of the store in progress; None if there is none."""
-    return _read_json(partial / JOURNAL / BEGUN)
-
-
-def journal_entry(partial: Path, number: int) -> dict | None:
+def shard_entry(partial: Path, number: int) -> dict | None:
     """What is known of a finished shard; None if it is not finished or its file is another."""
-    entry = _read_json(partial / JOURNAL / f"{number}.json")
-    file = partial / STORE / shard_file(number * SHARD_HOURS)
-    size = file.stat().st_size if file.exists() else 0
-    return entry if entry is not None and entry["bytes"] == size else None
+    return read_entry(partial, number, [shard_file(number * SHARD_HOURS)])
 
 
 def shard_rows(number: int, hours: int) -> slice:
@@ -142,36 +116,20 @@ def write_shard(
         found = f"{source.dtype} {source.shape}"
         raise _misfit("source_sha256", f"uint8 {(len(values), 32)}", found)
     valid = np.isfinite(values).any((2, 3))
-    journal, file = partial / JOURNAL / f"{number}.json", partial / STORE / shard_file(rows.start)
-    with explain_full_disk(partial):
-        # zarr merges into the shard that is there, and fails if that one is cut short.
-        for former in (journal, file):
-            former.unlink(missing_ok=True)
+    with rewriting(partial, number, [shard_file(rows.start)]) as entry:
         group["inputs"][rows] = values
-        entry = {
-            "number": number,
-            "bytes": _sync_size(file),
-            "step_sha256": [step_digest(hour).tobytes().hex() for hour in values],
-            "source_sha256": [digest.tobytes().hex() for digest in source],
-            "valid": valid.astype(int).tolist(),
-            "missing": _reasons(valid, missing),
-        }
-        # After the shard has reached the disk: an entry vouches for its file.
-        atomic_write_json(journal, entry)
+        entry.update(
+            number=number,
+            step_sha256=[step_digest(hour).tobytes().hex() for hour in values],
+            source_sha256=[digest.tobytes().hex() for digest in source],
+            valid=valid.astype(int).tolist(),
+            missing=_reasons(valid, missing),
+        )
 
 
 def _misfit(what: str, expected: object, found: object) -> StoreError:
     problem, remedy = f"{what} of a shard does not fit", "see YearWriter.rows and write_shard"
     return StoreError(explain(problem, expected=expected, found=found, remedy=remedy))
-
-
-def _sync_size(file: Path) -> int:
-    """Bytes of a shard, once on the disk; 0 for one without any value, which has no file."""
-    if not file.exists():
-        return 0
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
-    return file.stat().st_size
 
 
 def _prepared(

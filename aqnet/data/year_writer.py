@@ -10,20 +10,21 @@ from types import TracebackType
 import numpy as np
 import zarr
 
-from aqnet.data.store import array_digest, content_digest
-from aqnet.data.year_format import SHARD_HOURS, YearSpec, stamp
-from aqnet.data.year_shards import (
+from aqnet.data.partial_store import (
     STORE,
-    begin,
-    journal_entry,
+    hold,
+    partial_folder,
+    place,
     read_begun,
-    shard_rows,
-    write_shard,
+    refuse_difference,
     write_small,
 )
+from aqnet.data.store import array_digest, content_digest
+from aqnet.data.year_format import LAYOUT, SHARD_HOURS, YearSpec, stamp
+from aqnet.data.year_shards import begin, shard_entry, shard_rows, write_shard
 from aqnet.data.years import open_year
-from aqnet.errors import StoreBusyError, StoreError, explain
-from aqnet.io import explain_full_disk, lock_folder, place_folder, unlock_folder
+from aqnet.errors import StoreError, explain
+from aqnet.io import explain_full_disk, unlock_folder
 
 __all__ = ["YearWriter", "write_shard"]
 
@@ -61,14 +62,14 @@ class YearWriter:
 
     def __init__(self, path: str | Path, spec: YearSpec, resume: bool = True) -> None:
         self.path, self.spec, self.resume = Path(path).absolute(), spec, resume
-        self.partial = self.path.parent / f".{self.path.name}.partial"
+        self.partial = partial_folder(self.path)
         self._lock: int | None = None
         self._finished = False
 
     def __enter__(self) -> YearWriter:
         with explain_full_disk(self.path):
             if not self.path.exists():
-                self._lock = _hold(self.partial, self.path)
+                self._lock = hold(self.partial, self.path)
             try:
                 self._open()
             except BaseException:
@@ -78,7 +79,7 @@ class YearWriter:
 
     def _open(self) -> None:
         if self.path.exists():  # it may have been finished before the lock was ours
-            _refuse_difference(self.path, self.spec.identity(), _identity(self.path))
+            refuse_difference(self.path, self.spec.identity(), _identity(self.path))
             self._finished = True
             if self._lock is not None:
                 shutil.rmtree(self.partial)
@@ -87,7 +88,7 @@ class YearWriter:
         if begun is None or not self.resume:
             begin(self.partial, self.spec)
         else:
-            _refuse_difference(self.partial, self.spec.identity(), begun)
+            refuse_difference(self.partial, self.spec.identity(), begun)
 
     def __exit__(
         self,
@@ -119,7 +120,7 @@ class YearWriter:
         """Shards that are still to be written."""
         if self._finished:
             return []
-        return [n for n in range(self.shards) if journal_entry(self.partial, n) is None]
+        return [n for n in range(self.shards) if shard_entry(self.partial, n) is None]
 
     def write(
         self,
@@ -159,23 +160,9 @@ class YearWriter:
             raise StoreError(message)
         with explain_full_disk(self.path):
             digest = _complete(self.partial, self.spec)
-            place_folder(self.partial / STORE, self.path)
+            place(self.partial, self.path)
             self._finished = True
-            shutil.rmtree(self.partial)
         return digest
-
-
-def _hold(partial: Path, path: Path) -> int:
-    descriptor = lock_folder(partial)
-    if descriptor is None:
-        message = explain(
-            f"{path} is being written",
-            expected="one writer at a time",
-            found=f"another process holds {partial}",
-            remedy="wait until it ends, or stop it; what it has finished is kept",
-        )
-        raise StoreBusyError(message)
-    return descriptor
 
 
 def _identity(path: Path) -> dict:
@@ -187,23 +174,10 @@ def _identity(path: Path) -> dict:
     return attributes | {f"array {n}": d for n, d in digests.items() if n not in of_hours}
 
 
-def _refuse_difference(path: Path, expected: dict, found: dict) -> None:
-    keys = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-    if not keys:
-        return
-    message = explain(
-        f"{path} holds something else: {', '.join(keys)}",
-        expected="; ".join(f"{key}: {expected.get(key)}" for key in keys),
-        found="; ".join(f"{key}: {found.get(key)}" for key in keys),
-        remedy="delete it if it is to be written anew, or choose another folder",
-    )
-    raise StoreError(message)
-
-
 def _complete(partial: Path, spec: YearSpec) -> str:
     """Write the arrays and attributes that need all shards; may be repeated."""
     shards = range(-(-len(spec.times) // SHARD_HOURS))
-    entries = [journal_entry(partial, number) for number in shards]
+    entries = [shard_entry(partial, number) for number in shards]
     arrays = spec.arrays() | {
         "inputs_valid": np.concatenate([np.array(e["valid"], dtype=bool) for e in entries]),
         "source_sha256": _bytes([text for e in entries for text in e["source_sha256"]]),
@@ -211,15 +185,13 @@ def _complete(partial: Path, spec: YearSpec) -> str:
     }
     group = zarr.open_group(partial / STORE, mode="r+")
     for name, values in arrays.items():
-        write_small(group, name, values)
+        write_small(group, name, values, LAYOUT[name][1])
     attributes = spec.header() | {
         "missing": _spans(spec.times, entries),
         "array_sha256": {name: array_digest(values) for name, values in arrays.items()},
     }
     attributes["content_sha256"] = content_digest(attributes)
     group.attrs.update(attributes)
-    for stray in (partial / STORE).rglob("*.partial"):  # what zarr left when it was killed
-        stray.unlink()
     return attributes["content_sha256"]
 
 

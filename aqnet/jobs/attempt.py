@@ -1,7 +1,8 @@
 """Why a start of a job ended badly, for run.json: `python -m aqnet.jobs.attempt RUN CODE LOG`.
 
 The job script calls it. A process that was killed, such as by the kernel for its memory, says
-nothing, and the others only that they lost it; then SLURM's line in the log is the reason.
+nothing, and the others only that they lost it; then SLURM's line in the log is the reason. A script
+that ends before it can note anything, such as during its imports, has its last words in the log.
 """
 
 from __future__ import annotations
@@ -19,6 +20,20 @@ __all__ = ["main", "note_end"]
 # that the process has told why.
 _TASK = re.compile(r"^srun: error: (\S+: tasks? \S+: (.*))$", re.MULTILINE)
 _OWN = "Exited with exit code"
+_SLURM = ("srun: ", "slurmstepd")
+_ERROR = "error: "  # begins what a check of a rehearsal has to say
+_LAST = 6  # lines of the log, enough for the end of a traceback
+
+
+def _unsaid(code: int, log: str) -> str:
+    """Reason from a log, but for SLURM's lines: its last error, or its last lines."""
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(_SLURM)]
+    told = [number for number, line in enumerate(lines) if line.startswith(_ERROR)]
+    if told:
+        return "\n".join(lines[told[-1] :][:_LAST]).removeprefix(_ERROR)
+    *before, last = lines[-_LAST:] or ["it is empty"]
+    text = f"ended with code {code} before it could note why; the log ends: {last.strip()}"
+    return "\n".join([text, *(["before that:"] if before else []), *before])
 
 
 def note_end(run: RunFolder, code: int, log: str) -> str:
@@ -40,7 +55,7 @@ def note_end(run: RunFolder, code: int, log: str) -> str:
     told = record.error if record.status == "failed" else None
     if told is not None and not killed:
         return told.message
-    reason = first[1] if killed else f"ended with code {code}, without a reason; see its log"
+    reason = first[1] if killed else _unsaid(code, log)
     then = f"; then, in another process: {told.type}: {told.message}" if told else ""
     run.set_status("failed", Failure(type="JobError", message=reason + then), code)
     return reason

@@ -14,13 +14,13 @@ from pathlib import Path
 from aqnet.errors import ParameterError, explain
 from aqnet.jobs.directives import comment, directive_lines, flags
 from aqnet.jobs.profiles import Profile
+from aqnet.jobs.rehearsal import note_end, rehearsal_checks
 from aqnet.jobs.scale import Size
 
 __all__ = ["JOB_FILE", "Array", "Element", "Job", "render"]
 
 JOB_FILE = "job.sbatch"  # in the run folder
 _JOB_ID = '"$SLURM_JOB_ID"'
-_NOTED = '"${python[@]}" -m aqnet.jobs.attempt "$run" "$code" "$log"'
 _SAME_ELEMENT = '--array="$SLURM_ARRAY_TASK_ID" '
 
 
@@ -218,49 +218,6 @@ def _launch(job: Job) -> list[str]:
     ]
 
 
-def _rehearse(job: Job) -> list[str]:
-    """What only a rehearsal checks, before it trains."""
-    if not job.size.rehearsal:
-        return []
-    checks = [*_check_binding(job), *_check_network(job)]
-    noted = f'{_NOTED.replace("$code", "$1")}; exit "$1"'
-    return [f"fail() {{ {noted}; }}", *checks] if checks else []
-
-
-def _check_binding(job: Job) -> list[str]:
-    if not job.size.whole_nodes or job.profile.accelerator.value != "cuda":
-        return []
-    words = ["aqnet.jobs.binding", *map(str, job.profile.gpu_numa.value)]
-    return [
-        "# cores and GPU of each process on one NUMA node, and all GPUs to be seen",
-        f'each "${{python[@]}}" -m {" ".join(words)} || fail $?',
-    ]
-
-
-def _check_network(job: Job) -> list[str]:
-    """All-reduces; and that the fast network carried them, before anything is trained."""
-    profile, size = job.profile, job.size
-    if size.gpus == 1:
-        return []
-    words = ["aqnet.jobs.check_network", "--accelerator", profile.accelerator.value]
-    if job.gradient_mb is not None:
-        words += ["--megabytes", f"{job.gradient_mb:.4g}"]
-    stated = profile.machine and profile.machine.known("node_bandwidth_gb_s")
-    if stated is not None:
-        words += ["--stated-gb-s", f"{stated:g}"]
-    lines = ["# all-reduces of the gradients' size; names a slow node",
-             f'each "${{python[@]}}" -m {shlex.join(words)} || fail $?']  # fmt: skip
-    if profile.fabric.value and size.nodes > 1:
-        lines += [
-            *comment(profile.fabric.reason),
-            f'if ! grep -Eq {shlex.quote(profile.fabric.value)} "$log"; then',
-            '    echo "error: the fast network was not found; this was sockets"',
-            "    fail 1",
-            "fi",
-        ]
-    return lines
-
-
 def _run(job: Job) -> list[str]:
     script = "script.py" if job.array is None else job.array.script
     values = "$staged" if job.array is None else "$run"
@@ -291,7 +248,7 @@ def _end(job: Job) -> list[str]:
         "resubmit": _sbatch(job, own),
     }
     way = ways.get(profile.continue_by.value)
-    noted = _NOTED
+    noted = note_end("$code")
     if way and job.resumable and not job.size.rehearsal:
         lines += [
             "# the time was up, and all ranks left with a checkpoint; not if somebody stopped it;",
@@ -325,5 +282,13 @@ def render(job: Job) -> str:
     title = f"Rendered by `aqnet {command}` for the profile {job.profile.name}: {job.profile.title}"
     head = ["#!/bin/bash", *comment(title), *directive_lines(job)]
     return _blocks(
-        (head, _begin(job), _environment(job), _launch(job), _rehearse(job), _run(job), _end(job))
+        (
+            head,
+            _begin(job),
+            _environment(job),
+            _launch(job),
+            rehearsal_checks(job),
+            _run(job),
+            _end(job),
+        )
     )

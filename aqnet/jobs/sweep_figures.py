@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aqnet.jobs.sweep import SEED
-from aqnet.verification.figures import style_of
+from aqnet.verification.report.style import style_of
 
 __all__ = ["draw_curves", "draw_differences", "draw_metric"]
 

@@ -14,7 +14,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,68 +30,20 @@ from aqnet.io import (
 from aqnet.jobs.batch import JOB_FILE, Array, Element, Job, render
 from aqnet.jobs.notebook import run_checks
 from aqnet.jobs.parameters import Value
-from aqnet.jobs.profiles import Profile, Required
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.scale import Size, plan_of, scaled, size_of
+from aqnet.jobs.scale import plan_of, scaled
 from aqnet.jobs.stage import DIGESTS, STAGED, stage
-from aqnet.jobs.submission import chosen_profile
 from aqnet.jobs.submit import SUBMISSION, job_number, sbatch
+from aqnet.jobs.sweep_cluster import Cluster
 from aqnet.jobs.sweep_folder import Sweep
 from aqnet.jobs.sweep_local import TO_DO, Start, evaluation_of, start_of
 from aqnet.jobs.sweep_points import Notebook
 from aqnet.jobs.sweep_queue import own_jobs, read_queue
 from aqnet.jobs.sweep_records import ArrayRecord
 
-__all__ = ["Cluster", "cluster_of", "submit_arrays"]
+__all__ = ["submit_arrays"]
 
 POLL_S = 30.0  # between looks for room
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where and how the points of a sweep run.
-
-    Attributes
-    ----------
-    profile : Profile
-        Without required settings left.
-    gpus : int
-        Processes of each element.
-    size : Size
-    throttle : int or None
-        Elements that run at once.
-    limit : int
-        Jobs that a user may have queued.
-    """
-
-    profile: Profile
-    gpus: int
-    size: Size
-    throttle: int | None
-    limit: int
-
-    @property
-    def evaluation_size(self) -> Size:
-        """Of an evaluation: one process."""
-        return size_of(self.profile, 1)
-
-
-def cluster_of(profile: str, settings: dict[str, str], gpus: int, throttle: int | None) -> Cluster:
-    """Check a profile for a sweep.
-
-    Raises
-    ------
-    ParameterError
-        Settings are missing or do not fit.
-    """
-    chosen = chosen_profile(profile, settings)
-    if isinstance(chosen.array_limit, Required):
-        raise ParameterError(explain(
-            f"the profile {chosen.name} leaves a setting to you",
-            expected=f"array_limit ({chosen.array_limit.reason})", found="nothing",
-            remedy="--set array_limit=...",
-        ))  # fmt: skip
-    return Cluster(chosen, gpus, size_of(chosen, gpus), throttle, chosen.array_limit.value)
 
 
 class _Arrays:

@@ -1,11 +1,15 @@
-"""What SLURM says of a job: scontrol for those it still knows, sacct for older ones."""
+"""What SLURM says of a job, with or without accounting.
+
+squeue tells how a job waits or runs; scontrol how often it was requeued, where its output goes and,
+for minutes, how it ended; sacct knows older jobs where there is accounting. Any may be missing.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["QueuedJob", "ask_slurm"]
 
@@ -32,7 +36,7 @@ class QueuedJob:
     start : str
         When it started or, if it waits, when it is expected to.
     restarts : int or None
-        None: the accounting of this SLURM does not tell.
+        None: only scontrol tells.
     output : str
         File of the job's own output.
     """
@@ -95,6 +99,15 @@ def _from_scontrol(number: str) -> QueuedJob | None:
     )  # fmt: skip
 
 
+def _from_squeue(number: str) -> QueuedJob | None:
+    """Of a job that waits or runs; of a whole array the element that is listed first."""
+    text = _ask("squeue", "--noheader", f"--jobs={number}", "--format=%A|%T|%r|%N|%M|%l|%S")
+    if not text or not text.strip():
+        return None
+    values = [_plain(value) for value in text.splitlines()[0].strip().split("|")]
+    return QueuedJob(*values)
+
+
 def _from_sacct(number: str) -> QueuedJob | None:
     names = "JobIDRaw,State,NodeList,Elapsed,Timelimit,Start"
     text = _ask("sacct", "--noheader", "--allocations", "--parsable2", "-j", number, "-o", names)
@@ -106,8 +119,8 @@ def _from_sacct(number: str) -> QueuedJob | None:
 
 
 def ask_slurm(number: str) -> QueuedJob | None:
-    """What is known of a job; None without SLURM, or if it has forgotten the job.
-
-    scontrol knows a job for minutes after its end; sacct knows it where jobs are accounted for.
-    """
-    return _from_scontrol(number) or _from_sacct(number)
+    """What is known of a job; None without SLURM, or if it has forgotten the job."""
+    queued, known = _from_squeue(number), _from_scontrol(number)
+    if queued is not None and known is not None and queued.number == known.number:
+        return replace(queued, restarts=known.restarts, output=known.output)
+    return known or queued or _from_sacct(number)

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 from aqnet.errors import explain
 from aqnet.grid import Grid
@@ -80,6 +79,8 @@ class Domain:
             return np.ones_like(active)
         if not config.active_margin:
             return active
+        from scipy.ndimage import binary_dilation  # the usual margin of 0 does without
+
         return binary_dilation(active, np.ones((3, 3), bool), config.active_margin)
 
     def digests(self) -> dict[str, str | None]:

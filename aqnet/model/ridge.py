@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.geography import china_static
 from ..errors import explain
 from ..grid import GRIDS, Grid, GridError
 from ..io import data_root
@@ -74,6 +73,8 @@ def patch_elevation(grid: Grid, patch: int) -> np.ndarray:
 
     GridError if the patch does not divide the grid, or the elevation has gaps.
     """
+    from aqnet.data.geography import china_static  # and xarray: a training reads finished ridges
+
     z = china_static(grid).elevation.values.astype(np.float64)
     if z.shape[0] % patch or z.shape[1] % patch or not np.isfinite(z).all():
         raise GridError(explain(

@@ -13,8 +13,7 @@ from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
 from aqnet.data.samples import load_fields
 from aqnet.data.splits import splits_of
-from aqnet.data.statistics import normaliser_of_statistics
-from aqnet.data.statistics_file import Statistics, load_statistics
+from aqnet.data.statistics_file import Statistics, load_statistics, normaliser_of_statistics
 from aqnet.data.store import open_store, verify_store
 from aqnet.data.years import YearStore, open_year, verify_year
 from aqnet.io import data_root

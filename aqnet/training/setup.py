@@ -17,7 +17,7 @@ from aqnet.data.samples import (
 )
 from aqnet.errors import DataError, explain
 from aqnet.grid import Grid
-from aqnet.metrics import ErrorSums
+from aqnet.metrics import ErrorSums, lowest_rmse
 from aqnet.model.config import ModelConfig
 from aqnet.model.domain import Domain
 from aqnet.model.forecaster import Forecaster
@@ -88,14 +88,14 @@ def choose_start(
     leads = statistical.lead_times_h
     situation = situation_at(stations.history, validation.rows, leads)
     truth = observed_at(stations, validation.rows, leads)[..., ~stations.withheld]
-    rmse = []
+    found = []
     for name in STATISTICAL:
-        sums = ErrorSums(truth.shape[1:3])
         forecast = statistical(name, situation)[..., ~stations.withheld]
         known = np.isfinite(forecast)
+        sums = ErrorSums(truth.shape[1:3])
         sums.update(np.where(known, forecast, 0.0), np.where(known, truth, np.nan))
-        rmse.append(sums.rmse())
-    return np.argmin(rmse, axis=0)
+        found.append(sums)
+    return lowest_rmse(found)
 
 
 def _residuals(model: Forecaster, samples: ForecastSamples) -> Iterator[dict[str, np.ndarray]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -56,19 +56,21 @@ def design_of(
     )  # fmt: skip
 
 
-class _Kept:
-    """The last values of a function, for the hours that several lead times share."""
+class _Orders:
+    """Orders of the places at the last hours, which several lead times share."""
 
-    def __init__(self, function: Callable, size: int) -> None:
-        self.function, self.size, self._values = function, size, OrderedDict()
+    def __init__(self, groups: Groups, hours: int) -> None:
+        self.groups, self.hours, self._held = groups, hours, OrderedDict()
 
-    def __call__(self, *key: object) -> object:
-        if key not in self._values:
-            self._values[key] = self.function(*key)
-            if len(self._values) > self.size:
-                self._values.popitem(last=False)
-        self._values.move_to_end(key)
-        return self._values[key]
+    def at(self, valid: np.datetime64) -> FieldOrder:
+        if valid not in self._held:
+            order, cell = self.groups.by_sun(valid)
+            size = 2 * self.groups.in_group.shape[1]
+            self._held[valid] = FieldOrder(order, cell, self.groups.weight[order], size)
+            if len(self._held) > self.hours:
+                self._held.popitem(last=False)
+        self._held.move_to_end(valid)
+        return self._held[valid]
 
 
 class Accumulator:
@@ -95,12 +97,9 @@ class Accumulator:
         self._windows = Windows(mask, design.windows) if design.windows else None
         # Consecutive init times with the same leads meet each valid time once a lead.
         self._hours = len(design.lead_times_h) * 48
-        self._order = _Kept(self._order_at, self._hours)
+        # Not a method of this object: a circle would keep its 500 MB until garbage is collected.
+        self._orders = _Orders(groups, self._hours)
         self._shares: OrderedDict[np.datetime64, tuple[np.ndarray, list]] = OrderedDict()
-
-    def _order_at(self, valid: np.datetime64) -> FieldOrder:
-        order, cell = self.groups.by_sun(valid)
-        return FieldOrder(order, cell, self.groups.weight[order], 2 * self.design.classes)
 
     def add(
         self,
@@ -175,10 +174,11 @@ class Accumulator:
         index: tuple,
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Add the pairs of one init time and lead time; weight and squares (P, G) a forecast."""
-        everywhere, known = self._order(valid), np.isfinite(truth)
+        everywhere, known = self._orders.at(valid), np.isfinite(truth)
         lost = {name: known & np.isnan(f) for name, f in forecasts.items()}
         for name, cells in lost.items():
-            self.board.missing[name][lead] += cells.sum(-1)
+            if cells.any():
+                self.board.missing[name][lead] += cells @ self.groups.member_table
         known = known & ~np.any(list(lost.values()), axis=0)
         orders = [everywhere if row.all() else everywhere.where(row) for row in known]
         shares = self._truth_shares(valid, truth, known, orders) if self._windows else None
@@ -211,15 +211,19 @@ class Accumulator:
         rows = []
         for p, (f, o, at) in enumerate(pairs):
             normal = usual[p, at.order].astype(np.float64)
-            if not np.isfinite(normal).all():
-                found = f"NaN in {np.sum(~np.isfinite(normal))} of {normal.size} places"
-                raise VerificationError(
-                    explain("the climatology lacks values where pairs are scored",
-                            expected="a value for every scored place", found=found,
-                            remedy="fit it on data that cover the truth")
-                )  # fmt: skip
+            self._require_climatology(normal)
             rows.append(error_moments(f - normal, o - normal, at))
         self.board.sums["anomaly"][name].add_moments(self._stack(rows), index)
+
+    @staticmethod
+    def _require_climatology(normal: np.ndarray | None) -> None:
+        if normal is not None and not np.isfinite(normal).all():
+            found = f"NaN in {np.sum(~np.isfinite(normal))} of {normal.size} places"
+            raise VerificationError(
+                explain("the climatology lacks values where pairs are scored",
+                        expected="a value for every scored place", found=found,
+                        remedy="fit it on data that cover the truth")
+            )  # fmt: skip
 
     def _truth_shares(
         self, valid: np.datetime64, truth: np.ndarray, known: np.ndarray, orders: list[FieldOrder]

@@ -12,15 +12,10 @@ from aqnet.errors import explain
 from aqnet.metrics import VerificationError
 from aqnet.verification.groups import ALL
 from aqnet.verification.scoreboard import Scoreboard
-from aqnet.verification.significance import (
-    MAX_BANDWIDTH_SHARE,
-    bandwidth_h,
-    diebold_mariano,
-    holm,
-    verdict,
-)
+from aqnet.verification.scores import CellComparison, compare, window_h
+from aqnet.verification.significance import MAX_BANDWIDTH_SHARE
 
-__all__ = ["REPLICATES", "Skill", "rmse_skill", "skill_table"]
+__all__ = ["REPLICATES", "Skill", "rmse_skill", "skill_note", "skill_table"]
 
 REPLICATES = 2000  # the ends of a 95 % interval then move by about 2 % of its width
 
@@ -140,49 +135,51 @@ def skill_table(
     VerificationError
         Unknown names, a cell without pairs, or too short a period.
     """
-    rows = []
-    for reference in references:
-        part = [
-            _row(board, model, reference, pollutant, lead, group, (1 - alpha, replicates, seed))
-            for pollutant in board.design.pollutants
-            for lead in board.design.lead_times_h
-        ]
-        adjusted = holm(np.array([row["p"] for row in part]))
-        for row, p in zip(part, adjusted, strict=True):
-            outcome = verdict(float(p), row.pop("mean_difference"), alpha)
-            rows.append(row | {"p_holm": float(p), "verdict": outcome})
-    return pd.DataFrame(rows)
+    cells = [(lead, name) for name in board.design.pollutants for lead in board.design.leads]
+    return pd.DataFrame([
+        _row(board, model, group, cell, (1 - alpha, replicates, seed))
+        for reference in references
+        for cell in compare(board, model, dict.fromkeys(cells, reference), group, alpha)
+    ])  # fmt: skip
+
+
+def skill_note(table: pd.DataFrame) -> str:
+    """What the columns of a `skill_table` at its default level are, in a sentence."""
+    cells = int(table.groupby(["group", "reference"]).size().max())
+    return (
+        "skill: 1 - RMSE / RMSE of the reference, 95 % intervals by a circular block bootstrap "
+        f"with blocks of block_h hours, {REPLICATES} replicates; p: two-sided Diebold-Mariano "
+        "test of squared errors, variance after Newey and West with a Bartlett window of block_h, "
+        f"fixed-b t distribution; p_holm and verdict: after Holm's correction for the {cells} "
+        "cells of a reference and group, at 5 %"
+    )
 
 
 def _row(
-    board: Scoreboard, model: str, reference: str, pollutant: str, lead: int, group: str,
+    board: Scoreboard, model: str, group: str, cell: CellComparison,
     bootstrap: tuple[float, int, int],
 ) -> dict:  # fmt: skip
-    times, loss = board.loss_series(model, lead, pollutant, group)
-    _, other = board.loss_series(reference, lead, pollutant, group)
-    if not times.size:
-        raise VerificationError(
-            explain("no pairs", expected="scored pairs", remedy="score a longer period",
-                    found=f"none for {pollutant} at {lead} h, {group}")
-        )  # fmt: skip
-    width, (level, replicates, seed) = bandwidth_h(lead), bootstrap
-    test = diebold_mariano(loss, other, width, times)
+    at = (cell.lead_h, cell.pollutant, group)
+    times, loss = board.loss_series(model, *at)
+    _, other = board.loss_series(cell.opponent, *at)
+    width, (level, replicates, seed) = window_h(board.design, cell.lead_h), bootstrap
     skill = rmse_skill(loss, other, times, width, level=level, replicates=replicates, seed=seed)
     return {
-        "pollutant": pollutant,
-        "lead_h": lead,
+        "pollutant": cell.pollutant,
+        board.design.lead_axis: cell.lead_h,
         "group": group,
         "model": model,
-        "reference": reference,
-        "n_times": int(times.size),
-        "rmse_over_space_time": float(np.sqrt(loss.mean())),
-        "rmse_of_reference": float(np.sqrt(other.mean())),
+        "reference": cell.opponent,
+        "n_times": cell.n_times,
+        "rmse_over_space_time": cell.rmse_model,
+        "rmse_of_reference": cell.rmse_opponent,
         "skill": skill.skill,
         "skill_low": skill.low,
         "skill_high": skill.high,
         "block_h": skill.block_h,
-        "statistic": test.statistic,
-        "p": test.p_value,
-        "n_effective": test.n_effective,
-        "mean_difference": test.mean_difference,
+        "statistic": cell.statistic,
+        "p": cell.p,
+        "p_holm": cell.p_holm,
+        "n_effective": cell.n_effective,
+        "verdict": cell.verdict,
     }

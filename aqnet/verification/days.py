@@ -15,14 +15,13 @@ import numpy as np
 import pandas as pd
 
 from aqnet.errors import explain
-from aqnet.grid import local_clock
 from aqnet.metrics import VerificationError
 from aqnet.variables import TARGETS
+from aqnet.verification.day_products import air_quality_index, by_day, pollutant_days
 from aqnet.verification.standards import Edition, StandardError, edition
 
-__all__ = ["BEIJING_OFFSET_H", "Days", "composite_days", "forecast_days", "observed_days"]
+__all__ = ["Days", "composite_days", "forecast_days", "observed_days"]
 
-BEIJING_OFFSET_H = 8.0
 _OZONE = "o3"
 
 
@@ -95,23 +94,14 @@ class Days:
                         expected="observations, or the hourly forecasts of one initialisation",
                         found=self.label, remedy="use forecast_days with hourly lead times")
             )  # fmt: skip
-        each = np.stack([self._individual(name) for name in self.pollutants], axis=1)
-        lacking = [name for name in TARGETS if name not in self.pollutants]
-        complete = ~np.isnan(each).any(1) & (not lacking)
-        aqi = np.where(complete, each.max(1), np.nan)
-        return aqi, (each == aqi[:, None]) & (aqi > 50)[:, None]
-
-    def _individual(self, pollutant: str) -> np.ndarray:
-        """(D, ...): largest individual index of a pollutant over its products."""
-        found = []
-        for product, name in self.edition.indicators():
-            if name == pollutant:
-                values = self.product(product, name)
-                index = self.edition.iaqi(product, name, values)
-                # Beyond the table of this product the other one decides; unknown stays unknown.
-                beyond = np.isnan(index) & ~np.isnan(values)
-                found.append(np.where(beyond, -np.inf, index))
-        return np.max(found, axis=0)
+        values = {
+            (product, name): self.product(product, name)
+            for product, name in self.edition.indicators()
+            if name in self.pollutants
+        }
+        aqi, primary = air_quality_index(values, self.edition)
+        rows = [TARGETS.index(name) for name in self.pollutants]
+        return aqi, np.moveaxis(primary[rows], 0, 1)
 
     def table(self) -> pd.DataFrame:
         """One row per day (first place only if there are several axes): products and edition."""
@@ -147,7 +137,7 @@ def observed_days(
     VerificationError
         Wrong shapes, or an hour given twice.
     """
-    return _days("observations", False, times, values, pollutants, edition(standard))
+    return _days("observations", times, values, pollutants, edition(standard))
 
 
 def forecast_days(
@@ -158,6 +148,8 @@ def forecast_days(
     standard: str | Edition,
 ) -> Days:
     """Days of the forecasts (L, P, ...) of one initialisation (UTC) with hourly lead times.
+
+    Only days with all 24 hours are valid.
 
     Raises
     ------
@@ -176,7 +168,7 @@ def forecast_days(
     start = np.datetime64(init_time, "h")
     label = f"forecast from {start} UTC"
     times = start + leads.astype("timedelta64[h]")
-    return _days(label, False, times, values, pollutants, edition(standard))
+    return _days(label, times, values, pollutants, edition(standard), whole=True)
 
 
 def composite_days(
@@ -192,10 +184,13 @@ def composite_days(
     """
     times = np.asarray(init_times).astype("datetime64[h]") + np.timedelta64(int(lead_time_h), "h")
     label = f"composite of {int(lead_time_h)} h forecasts of many initialisations"
-    return _days(label, True, times, values, pollutants, edition(standard))
+    return _days(label, times, values, pollutants, edition(standard), is_composite=True)
 
 
-def _days(label, is_composite, times, values, pollutants, standard: Edition) -> Days:
+def _days(
+    label: str, times: np.ndarray, values: np.ndarray, pollutants: Sequence[str],
+    standard: Edition, *, is_composite: bool = False, whole: bool = False,
+) -> Days:  # fmt: skip
     times, values = np.asarray(times).astype("datetime64[h]"), np.asarray(values, np.float64)
     pollutants = tuple(pollutants)
     shape = (times.size, len(pollutants))
@@ -209,45 +204,11 @@ def _days(label, is_composite, times, values, pollutants, standard: Edition) -> 
             explain("an hour is given twice", expected="each hour once", remedy="leave one out",
                     found=f"{times.size - np.unique(times).size} repeated")
         )  # fmt: skip
-    grid, days = _by_day(times, values)
-    enough = np.isfinite(grid).sum(1) >= standard.rule("hours_of_a_day")
-    mean = np.where(enough, _mean(grid), np.nan)
-    mda8 = highest = np.full((len(days), *values.shape[2:]), np.nan)
-    if _OZONE in pollutants:
-        ozone = grid[:, :, pollutants.index(_OZONE)]
-        mda8 = _mda8(ozone, standard)
-        # HJ 633 has no rule of its own for the hourly maximum: that of the daily mean is used.
-        valid = np.isfinite(ozone).sum(1) >= standard.rule("hours_of_a_day")
-        highest = np.where(valid, np.where(np.isfinite(ozone), ozone, -np.inf).max(1), np.nan)
+    grid, days = by_day(times, values)
+    each = [pollutant_days(grid[:, :, p], name, standard, whole=whole)
+            for p, name in enumerate(pollutants)]  # fmt: skip
+    mean = np.stack([found["mean_24h"] for found in each], axis=1)
+    ozone = dict(zip(pollutants, each, strict=True)).get(_OZONE, {})
+    unknown = np.full((len(days), *values.shape[2:]), np.nan)
+    mda8, highest = (ozone.get(product, unknown) for product in ("mda8", "max_1h"))
     return Days(label, is_composite, standard, pollutants, days, mean, mda8, highest)
-
-
-def _by_day(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(D, 24, P, ...) with NaN for missing hours; position 0 is the hour that ends at 1:00."""
-    start = local_clock(times, BEIJING_OFFSET_H).astype("datetime64[h]") - np.timedelta64(1, "h")
-    day = start.astype("datetime64[D]")
-    days = np.arange(day.min(), day.max() + 1)
-    grid = np.full((len(days), 24, *values.shape[1:]), np.nan)
-    grid[(day - days[0]).astype(int), (start - day).astype(int)] = values
-    return grid, days
-
-
-def _mean(hours: np.ndarray) -> np.ndarray:
-    """Mean along axis 1 of what is known; NaN where nothing is."""
-    known = np.isfinite(hours)
-    count = known.sum(1)
-    return np.where(count > 0, np.where(known, hours, 0).sum(1) / np.maximum(count, 1), np.nan)
-
-
-def _mda8(ozone: np.ndarray, standard: Edition) -> np.ndarray:
-    """Largest mean of 8 h that ends from 8:00 to 24:00 of the same day, (D, ...).
-
-    A day with fewer valid means than the rule has counts only if the maximum exceeds the limit.
-    """
-    means = np.stack([_mean(ozone[:, end - 8 : end]) for end in range(8, 25)], axis=1)
-    known = [np.isfinite(ozone[:, end - 8 : end]).sum(1) for end in range(8, 25)]
-    valid = np.stack(known, axis=1) >= standard.rule("hours_of_8")
-    largest = np.where(valid, means, -np.inf).max(1)
-    enough = valid.sum(1) >= standard.rule("means_of_8h")
-    enough |= largest > standard.limit("mda8", _OZONE)
-    return np.where(enough & np.isfinite(largest), largest, np.nan)

@@ -1,37 +1,70 @@
-"""Forecast stores side by side, and what one holds in words."""
+"""Forecast stores side by side, what one holds in words, and its verification."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from aqnet.data.year_format import stamp
-from aqnet.errors import StoreError, explain
-from aqnet.verification.forecast_format import UNIT
-from aqnet.verification.forecast_reader import ForecastStore, open_forecast_store
+from aqnet.errors import AqnetError, CoverageError, LeadTimeError, explain
+from aqnet.verification.forecast_format import UNIT, block_digest
+from aqnet.verification.forecast_reader import ForecastStore, broken, open_forecast_store
 
-__all__ = ["describe_forecast_store", "require_comparable"]
+__all__ = ["common_axes", "describe_forecast_store", "verify_forecast_store"]
 
 
-def require_comparable(first: ForecastStore, second: ForecastStore) -> None:
-    """Refuse, by a StoreError, two stores that differ in grid or mask.
+def common_axes(
+    stores: Sequence[ForecastStore],
+    mask: np.ndarray,
+    lead_times_h: Sequence[int] | None,
+    pollutants: Sequence[str] | None,
+) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
+    """Init times that all stores have, and the lead times and pollutants to score.
 
-    Init times, leads and pollutants may differ: take those that both have.
+    Raises
+    ------
+    CoverageError
+        No cell of `mask` or no init time is left, or a store lacks a pollutant.
+    LeadTimeError, CoverageError
+        Lead times or pollutants differ between the stores, and None leaves the choice to them.
     """
-    differ = {}
-    if first.grid.digest != second.grid.digest:
-        differ["grid"] = [(s.grid.name, s.grid.shape, s.grid.digest[:12]) for s in (first, second)]
-    elif not np.array_equal(first.mask, second.mask):
-        differ["mask"] = [f"{int(s.mask.sum())} cells" for s in (first, second)]
-    if differ:
-        raise StoreError(
-            explain(f"{first.path} and {second.path} cannot be compared: {', '.join(differ)}",
-                    expected="; ".join(f"{k}: {v[0]}" for k, v in differ.items()),
-                    found="; ".join(f"{k}: {v[1]}" for k, v in differ.items()),
-                    remedy="write or import both on the same grid and mask")
+    times = reduce(np.intersect1d, [store.init_times for store in stores])
+    leads = _shared("lead_times_h", LeadTimeError, stores, lead_times_h)
+    for store, lead in product(stores, leads):
+        store.lead_index(lead)
+    names = _shared("pollutants", CoverageError, stores, pollutants)
+    lacking = {s.name: [n for n in names if n not in s.pollutants] for s in stores}
+    if not (mask.any() and times.size and leads and names) or any(lacking.values()):
+        found = {"cells": int(mask.sum()), "init times": times.size, "lead times": leads,
+                 "pollutants": names, "not in the stores": lacking}  # fmt: skip
+        raise CoverageError(
+            explain("the forecasts and the truth have too little in common", found=found,
+                    expected="some of each, all of the asked pollutants in each store",
+                    remedy="score stores of the same period, lead times and pollutants")
         )  # fmt: skip
+    return times, leads, names
+
+
+def _shared(
+    what: str, error: type[AqnetError], stores: Sequence[ForecastStore], asked: Sequence | None
+) -> tuple:
+    """What is asked for, or what every store has; an error if they differ and nobody chose."""
+    if asked is not None:
+        return tuple(asked)
+    held = {store.name: getattr(store, what) for store in stores}
+    first = held[stores[0].name]
+    if len(set(held.values())) > 1:
+        common = [x for x in first if all(x in other for other in held.values())]
+        raise error(
+            explain(f"the stores differ in {what}", expected="the same, or a choice", found=held,
+                    remedy=f"choose by `{what}` (--leads, --pollutants); all have {common}")
+        )  # fmt: skip
+    return first
 
 
 def describe_forecast_store(path: str | Path) -> str:
@@ -53,3 +86,25 @@ def describe_forecast_store(path: str | Path) -> str:
         "history": about["history"],
     }
     return "\n".join(f"{name:<11}{fact}" for name, fact in facts.items())
+
+
+def verify_forecast_store(
+    path: str | Path, progress: Callable[[str, float], None] = lambda step, share: None
+) -> str:
+    """Compare every value with the digests in the store; return the digest of its content.
+
+    Raises
+    ------
+    StoreError
+        Names the block that differs.
+    """
+    store = open_forecast_store(path)
+    for number, rows in enumerate(store.blocks()):
+        values = [store.read(rows, None, name, cells=True) for name in store.pollutants]
+        found = block_digest(np.stack(values))
+        if not np.array_equal(found, store.block_sha256[number]):
+            what = f"block {number} (from {stamp(store.init_times[rows.start])}) has other values"
+            recorded = store.block_sha256[number].tobytes().hex()
+            raise broken(store.path, what, recorded, found.tobytes().hex())
+        progress(f"blocks of {store.path.name}", (number + 1) / len(store.blocks()))
+    return store.digest

@@ -17,7 +17,8 @@ from aqnet.errors import StoreError, explain
 from aqnet.model.config import MAX_LEAD_TIME_H
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.variables import DYNAMIC, TARGETS
-from aqnet.verification.forecast_plan import ForecastPlan, Period, chosen_leads, code_of, without
+from aqnet.verification.forecast_plan import ForecastPlan, Period, chosen_leads, without
+from aqnet.verification.provenance import code_of
 
 __all__ = ["RULES", "damping_factors", "plan_field_rule", "plan_fields"]
 

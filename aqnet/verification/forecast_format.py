@@ -39,7 +39,7 @@ __all__ = [
 FORMAT, FORMAT_VERSION = "aqnet-forecast", 1
 CONVENTIONS = "CF-1.13"
 DIMENSIONS = ("init_time", "lead_time", "lat", "lon")
-# CF standard name table; its canonical unit is kg m-3, of which "ug m-3" is a multiple (UDUNITS).
+# CF standard name table 93; canonical unit kg m-3, of which "ug m-3" is a multiple (UDUNITS).
 STANDARD_NAMES = {
     "pm25": "mass_concentration_of_pm2p5_ambient_aerosol_particles_in_air",
     "pm10": "mass_concentration_of_pm10_ambient_aerosol_particles_in_air",
@@ -110,7 +110,8 @@ _SINCE = "hours since 1970-01-01 00:00:00"
 
 def coordinate_attributes() -> dict[str, dict]:
     """CF attributes of all other arrays by name."""
-    time = {"units": _SINCE, "calendar": "standard"}
+    # CF section 4.4: every day has 86400 s, as in numpy
+    time = {"units": _SINCE, "calendar": "standard", "units_metadata": "leap_seconds: none"}
     return {
         "init_time": time
         | {"standard_name": "forecast_reference_time", "axis": "T", "long_name": "init time, UTC"},

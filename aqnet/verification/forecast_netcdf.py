@@ -91,7 +91,7 @@ def _describe(store: ForecastStore, target: netCDF4.Dataset, rows: slice) -> Non
     for name, size in zip(DIMENSIONS, shape, strict=True):
         target.createDimension(name, size)
     for name, (dimensions, array) in values.items():
-        variable = target.createVariable(name, np.asarray(array).dtype, dimensions)
+        variable = target.createVariable(name, np.asarray(array).dtype.str[1:], dimensions)
         attributes = coordinate_attributes()[name]
         if "flag_values" in attributes:  # CF: of the type of the variable
             attributes["flag_values"] = np.array(attributes["flag_values"], np.int8)

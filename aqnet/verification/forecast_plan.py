@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-import aqnet
-from aqnet.code_state import git_state
 from aqnet.data.splits import Split, init_times
 from aqnet.data.year_format import stamp
 from aqnet.errors import CoverageError, LeadTimeError, ParameterError, explain
@@ -19,7 +16,7 @@ from aqnet.variables import TARGETS
 from aqnet.verification.forecast_format import ForecastSpec, require_leads
 from aqnet.verification.forecast_store import ForecastWriter
 
-__all__ = ["ForecastPlan", "Period", "chosen_leads", "code_of", "without", "write_forecasts"]
+__all__ = ["ForecastPlan", "Period", "chosen_leads", "without", "write_forecasts"]
 
 
 @dataclass(frozen=True)
@@ -136,22 +133,6 @@ def chosen_leads(wanted: Sequence[int] | None, own: Sequence[int] | None) -> tup
                     remedy="choose among them, or train with lead_mode one")
         )  # fmt: skip
     return leads
-
-
-def code_of() -> dict:
-    """Version and state of the code that runs, for the provenance.
-
-    Of a changed working copy the digest of the package's sources: a store is not continued by
-    other code, but a new file elsewhere does not matter.
-    """
-    git = git_state(Path(aqnet.__file__).parent)
-    return {
-        "aqnet": aqnet.__version__,
-        "torch": str(torch.__version__),
-        "git": git.state,
-        "commit": git.commit,
-        "sources_sha256": git.sources_sha256,
-    }
 
 
 def write_forecasts(

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import zarr
 
+from aqnet.data.partial_store import finished_parts, partial_folder
 from aqnet.data.store import array_digest, content_digest
-from aqnet.data.year_format import stamp
 from aqnet.errors import CoverageError, LeadTimeError, StoreError, explain
 from aqnet.grid import Grid
-from aqnet.verification.forecast_format import FORMAT, FORMAT_VERSION, UNIT, block_digest
+from aqnet.verification.forecast_format import FORMAT, FORMAT_VERSION, UNIT
 
 __all__ = [
     "ForecastStore",
     "UnfinishedStoreError",
+    "broken",
     "open_forecast_store",
-    "partial_folder",
-    "progress_of",
-    "verify_forecast_store",
 ]
 
 _DAMAGE = (RuntimeError, ValueError, OSError, KeyError, TypeError)  # what codecs and files raise
@@ -33,19 +31,8 @@ class UnfinishedStoreError(StoreError):
     """A forecast store is still being written, or its writer ended early."""
 
 
-def partial_folder(path: str | Path) -> Path:
-    """Where the store that will be `path` is being written."""
-    path = Path(path).absolute()
-    return path.parent / f".{path.name}.partial"
-
-
-def progress_of(path: str | Path) -> str:
-    """How far the store that will be `path` is, in words."""
-    done = len(list((partial_folder(path) / "journal").glob("[0-9]*.json")))
-    return f"{done} finished blocks"
-
-
-def _broken(path: Path, problem: str, expected: object, found: object) -> StoreError:
+def broken(path: Path, problem: str, expected: object, found: object) -> StoreError:
+    """A store that does not hold what was written."""
     return StoreError(
         explain(f"{path}: {problem}", expected=expected, found=found,
                 remedy="copy the store again from where it came from, or write it again")
@@ -171,12 +158,12 @@ class ForecastStore:
             # chunks hold several leads anyway: zarr's orthogonal indexing would only be slower
             values = array[rows, leads] if isinstance(leads, slice) else array[rows][:, leads]
         except _DAMAGE as problem:
-            raise _broken(self.path, f"{pollutant} at init times {init} cannot be read",
+            raise broken(self.path, f"{pollutant} at init times {init} cannot be read",
                           "blocks as they were written", repr(problem)) from problem  # fmt: skip
         # take is four times as fast as indexing with the mask
         active = values.reshape(*values.shape[:2], -1).take(np.flatnonzero(self.mask), axis=-1)
         if np.isnan(active).any():
-            raise _broken(self.path, f"{pollutant} at init times {init} has lost its values",
+            raise broken(self.path, f"{pollutant} at init times {init} has lost its values",
                           "values in every cell of the mask", "NaN")  # fmt: skip
         values = active if cells else values
         values = values[:, 0] if one else values
@@ -222,7 +209,7 @@ def open_forecast_store(path: str | Path) -> ForecastStore:
     arrays = _small_arrays(path, attributes["array_sha256"])
     grid = Grid(attributes["grid"]["name"], arrays["lat"], arrays["lon"])
     if grid.digest != attributes["grid"]["digest"]:
-        raise _broken(path, "another grid", attributes["grid"]["digest"], grid.digest)
+        raise broken(path, "another grid", attributes["grid"]["digest"], grid.digest)
     store = ForecastStore(
         path=path,
         attributes=attributes,
@@ -244,7 +231,7 @@ def _attributes(path: Path) -> dict:
         held = zarr.open_group(path, mode="r").attrs.asdict()
         description = json.loads(held["aqnet"]) if "aqnet" in held else {}
     except _DAMAGE as problem:
-        raise _broken(path, "zarr.json cannot be read", "JSON", repr(problem)) from problem
+        raise broken(path, "zarr.json cannot be read", "JSON", repr(problem)) from problem
     version = (description.get("format"), description.get("format_version"))
     if version != (FORMAT, FORMAT_VERSION):
         raise StoreError(
@@ -256,16 +243,18 @@ def _attributes(path: Path) -> dict:
         _refuse_missing(path)
     recorded, digest = description["content_sha256"], content_digest(description)
     if digest != recorded:
-        raise _broken(path, "attributes are damaged", f"content_sha256 {recorded}", digest)
+        raise broken(path, "attributes are damaged", f"content_sha256 {recorded}", digest)
     return description | {"history": held.get("history", "")}
 
 
 def _refuse_missing(path: Path) -> None:
-    partial = partial_folder(path)
-    if partial.exists() or path.parent.name.endswith(".partial"):
+    inside = path.parent.name.endswith(".partial")
+    partial = path.parent if inside else partial_folder(path)
+    if partial.exists():
         raise UnfinishedStoreError(
             explain(f"{path} is still being written, or its writer ended early",
-                    expected="a finished forecast store", found=progress_of(path),
+                    expected="a finished forecast store",
+                    found=f"{finished_parts(partial)} finished blocks",
                     remedy="wait, or run the command that writes it again: it goes on")
         )  # fmt: skip
     found = "a folder without zarr.json" if path.is_dir() else path if path.exists() else "nothing"
@@ -282,10 +271,10 @@ def _small_arrays(path: Path, recorded: dict) -> dict[str, np.ndarray]:
         try:
             arrays[name] = np.asarray(group[name][...])
         except _DAMAGE as problem:
-            raise _broken(path, f"array {name} cannot be read", "readable chunks",
+            raise broken(path, f"array {name} cannot be read", "readable chunks",
                           repr(problem)) from problem  # fmt: skip
         if (found := array_digest(arrays[name])) != recorded[name]:
-            raise _broken(path, f"array {name} is damaged", recorded[name], found)
+            raise broken(path, f"array {name} is damaged", recorded[name], found)
     return arrays
 
 
@@ -295,33 +284,8 @@ def _check_fields(store: ForecastStore) -> None:
         try:
             array = store._array(name)
         except _DAMAGE as problem:
-            raise _broken(store.path, f"{name} cannot be opened", f"array {name}",
+            raise broken(store.path, f"{name} cannot be opened", f"array {name}",
                           repr(problem)) from problem  # fmt: skip
         found = (array.shape, array.attrs.get("units"))
         if found != (expected, UNIT):
-            raise _broken(store.path, f"{name} has another shape or unit", (expected, UNIT), found)
-
-
-# ---- verifying
-
-
-def verify_forecast_store(
-    path: str | Path, progress: Callable[[str, float], None] = lambda step, share: None
-) -> str:
-    """Compare every value with the digests in the store; return the digest of its content.
-
-    Raises
-    ------
-    StoreError
-        Names the block that differs.
-    """
-    store = open_forecast_store(path)
-    for number, rows in enumerate(store.blocks()):
-        values = [store.read(rows, None, name, cells=True) for name in store.pollutants]
-        found = block_digest(np.stack(values))
-        if not np.array_equal(found, store.block_sha256[number]):
-            what = f"block {number} (from {stamp(store.init_times[rows.start])}) has other values"
-            recorded = store.block_sha256[number].tobytes().hex()
-            raise _broken(store.path, what, recorded, found.tobytes().hex())
-        progress(f"blocks of {store.path.name}", (number + 1) / len(store.blocks()))
-    return store.digest
+            raise broken(store.path, f"{name} has another shape or unit", (expected, UNIT), found)

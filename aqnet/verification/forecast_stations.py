@@ -25,8 +25,9 @@ from aqnet.io import data_root
 from aqnet.model.statistical import Situation, StatisticalForecasts, fit_statistical
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.verification.forecast_fields import RULES
-from aqnet.verification.forecast_plan import ForecastPlan, Period, chosen_leads, code_of, without
+from aqnet.verification.forecast_plan import ForecastPlan, Period, chosen_leads, without
 from aqnet.verification.forecasts import require_same_store
+from aqnet.verification.provenance import code_of
 
 __all__ = ["plan_station_rule", "plan_stations"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,28 +10,22 @@ from types import TracebackType
 import numpy as np
 import zarr
 
-from aqnet.data.year_format import round_bits, stamp
-from aqnet.errors import FieldError, StoreBusyError, StoreError, explain
-from aqnet.io import (
-    atomic_write_json,
-    explain_full_disk,
-    lock_folder,
-    place_folder,
-    unlock_folder,
-)
-from aqnet.verification.forecast_folder import (
-    BEGUN,
-    JOURNAL,
+from aqnet.data.partial_store import (
     STORE,
-    block_entry,
-    block_file,
-    complete,
-    make_empty,
-    read_json,
-    sync_size,
+    finished_parts,
+    hold,
+    partial_folder,
+    place,
+    read_begun,
+    refuse_difference,
+    rewriting,
 )
+from aqnet.data.year_format import round_bits, stamp
+from aqnet.errors import FieldError, StoreError, explain
+from aqnet.io import explain_full_disk, unlock_folder
+from aqnet.verification.forecast_folder import begin, block_entry, block_files, complete
 from aqnet.verification.forecast_format import ForecastSpec, block_digest
-from aqnet.verification.forecast_reader import open_forecast_store, partial_folder, progress_of
+from aqnet.verification.forecast_reader import open_forecast_store
 
 __all__ = ["ForecastSpec", "ForecastWriter"]
 
@@ -89,10 +82,10 @@ class ForecastWriter:
         with explain_full_disk(self.path):
             if self.path.exists():
                 held = open_forecast_store(self.path).identity()
-                _refuse_difference(self.path, self.spec.identity(), held)
+                refuse_difference(self.path, self.spec.identity(), held)
                 self._finished = True
             elif self.rank == 0:
-                self._lock = _hold(self.partial, self.path)
+                self._lock = hold(self.partial, self.path)
                 try:
                     self._begin()
                 except BaseException:
@@ -103,20 +96,19 @@ class ForecastWriter:
         return self
 
     def _begin(self) -> None:
-        begun = read_json(self.partial / JOURNAL / BEGUN)
-        started = any((self.partial / JOURNAL).glob("[0-9]*.json"))
+        begun, started = read_begun(self.partial), finished_parts(self.partial)
         if begun is None or (begun != self.spec.identity() and not started):
-            make_empty(self.partial, self.spec)  # nothing of another forecast is lost
+            begin(self.partial, self.spec)  # nothing of another forecast is lost
         else:
-            _refuse_difference(self.partial, self.spec.identity(), begun)
+            refuse_difference(self.partial, self.spec.identity(), begun)
 
     def _await_beginning(self) -> None:
         for _ in _waiting(lambda: 0, self.patience_s, f"{self.path}: rank 0 has not begun it"):
-            if read_json(self.partial / JOURNAL / BEGUN) == self.spec.identity():
+            if read_begun(self.partial) == self.spec.identity():
                 return
             if self.path.exists():  # rank 0 needed none of the others
                 held = open_forecast_store(self.path).identity()
-                _refuse_difference(self.path, self.spec.identity(), held)
+                refuse_difference(self.path, self.spec.identity(), held)
                 self._finished = True
                 return
 
@@ -156,13 +148,9 @@ class ForecastWriter:
         shape = (rows.stop - rows.start, *spec.shape[1:])
         _check_block(spec, values, shape)
         group = zarr.open_group(self.partial / STORE, mode="r+")
-        journal = self.partial / JOURNAL / f"{number}.json"
         active = np.flatnonzero(spec.mask)
-        kept, files = [], [block_file(self.partial, spec, name, number) for name in spec.pollutants]
-        with explain_full_disk(self.partial):
-            # zarr merges into the shard that is there, and fails if that one is cut short
-            for former in (journal, *files):
-                former.unlink(missing_ok=True)
+        kept = []
+        with rewriting(self.partial, number, block_files(spec, number)) as entry:
             for name in spec.pollutants:
                 whole = values[name].reshape(*shape[:2], -1)
                 kept.append(round_bits(whole.take(active, axis=-1), spec.keep_bits))
@@ -170,12 +158,7 @@ class ForecastWriter:
                 stored = np.full(whole.shape, np.nan, np.float32)
                 stored[..., active] = kept[-1]
                 group[name][rows] = stored.reshape(shape)
-            entry = {
-                "bytes": [sync_size(file) for file in files],
-                "sha256": block_digest(np.stack(kept)).tobytes().hex(),
-            }
-            # After the files have reached the disk: an entry vouches for them.
-            atomic_write_json(journal, entry)
+            entry["sha256"] = block_digest(np.stack(kept)).tobytes().hex()
 
     def finish(self) -> str | None:
         """Rank 0: wait for all blocks, complete the store, return the digest of its content.
@@ -193,9 +176,8 @@ class ForecastWriter:
             self._await_blocks()
             with explain_full_disk(self.path):
                 complete(self.partial, self.spec)
-                place_folder(self.partial / STORE, self.path)
+                place(self.partial, self.path)
                 self._finished = True
-                shutil.rmtree(self.partial)
         return open_forecast_store(self.path).digest
 
     def _await_blocks(self) -> None:
@@ -235,29 +217,7 @@ def _waiting(left: Callable[[], int], patience_s: float, problem: str) -> Iterat
         time.sleep(_POLL_S)
 
 
-def _hold(partial: Path, path: Path) -> int:
-    descriptor = lock_folder(partial)
-    if descriptor is None:
-        raise StoreBusyError(
-            explain(f"{path} is being written", expected="one launch at a time",
-                    found=f"another process holds {partial}; {progress_of(path)}",
-                    remedy="wait until it ends, or stop it; what it has finished is kept")
-        )  # fmt: skip
-    return descriptor
-
-
 # ---- refusals
-
-
-def _refuse_difference(path: Path, expected: dict, found: dict) -> None:
-    keys = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-    if keys:
-        raise StoreError(
-            explain(f"{path} holds another forecast: {', '.join(keys)}",
-                    expected="; ".join(f"{key}: {expected.get(key)}" for key in keys),
-                    found="; ".join(f"{key}: {found.get(key)}" for key in keys),
-                    remedy="delete it if it is to be written anew, or choose another name")
-        )  # fmt: skip
 
 
 def _check_block(spec: ForecastSpec, values: Mapping[str, np.ndarray], shape: tuple) -> None:

@@ -8,41 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from aqnet.data.climatology import fit_climatology
-from aqnet.data.history import History, rows_of
+from aqnet.data.history import rows_of
 from aqnet.data.normalisation import target_channels
-from aqnet.data.samples import (
-    DAY_H,
-    MONTH_H,
-    ForecastSamples,
-    GriddedFields,
-    StationRecords,
-    calendar_features,
-    observed_at,
-)
-from aqnet.data.splits import HISTORY_H, check_no_crossing
+from aqnet.data.samples import ForecastSamples, GriddedFields, StationRecords, observed_at
 from aqnet.errors import explain
 from aqnet.grid import Grid
 from aqnet.metrics import VerificationError
-from aqnet.model.regression import (
-    RIDGE_PENALTY,
-    apply_hourly_regression,
-    fit_hourly_regression,
-)
-from aqnet.model.statistical import STATISTICAL, Situation, StatisticalForecasts, situation_at
+from aqnet.model.statistical import STATISTICAL, Situation, situation_at
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.training.setup import batches
-from aqnet.variables import DYNAMIC, TARGETS
-from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, Scorecard
+from aqnet.variables import TARGETS
+from aqnet.verification.accumulate import design_of
+from aqnet.verification.accumulate_blocks import BlockAccumulator
+from aqnet.verification.groups import ASSIMILATED, WITHHELD, Groups
+from aqnet.verification.scoreboard import Scoreboard
+from aqnet.verification.station_ridge import StationRidge
 
 __all__ = [
     "FORECASTS",
     "SEES_MORE",
     "YARDSTICKS",
     "SplitForecasts",
-    "StationRidge",
     "fields_at",
-    "fit_station_ridge",
     "forecast_split",
     "require_same_store",
     "sample_at_stations",
@@ -62,113 +49,6 @@ SEES_MORE = {
 }
 
 
-# ---- the fifth yardstick
-
-
-@dataclass(frozen=True)
-class StationRidge:
-    """Ridge correction from means over the assimilated stations, the same at every place.
-
-    Attributes
-    ----------
-    means : History of (T, 6)
-        Network means of the pollutants, ug/m3.
-    spread : (6,)
-        Standard deviation of their anomalies in the training split, ug/m3.
-    weights : (L, K, V + 1, 6)
-    """
-
-    means: History
-    spread: np.ndarray
-    weights: np.ndarray
-
-    def correction(
-        self, fields: GriddedFields, rows: np.ndarray, lead_times_h: tuple[int, ...]
-    ) -> np.ndarray:
-        """Correction (N, L, 6) of the best statistical forecast, ug/m3."""
-        z, scale = _network_predictors(self.means, self.spread, fields, rows)
-        calendar = _calendar(fields, rows, lead_times_h)
-        return apply_hourly_regression(self.weights, z, calendar) * scale[:, None]
-
-
-def _calendar(fields: GriddedFields, rows: np.ndarray, leads: tuple[int, ...]) -> np.ndarray:
-    ahead = fields.history.times[rows][:, None] + np.asarray(leads).astype("timedelta64[h]")
-    return calendar_features(ahead, float(fields.lon.mean()))
-
-
-def _network_predictors(
-    means: History, spread: np.ndarray, fields: GriddedFields, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised predictors (N, 34) and the unit of the correction (N, 6), ug/m3."""
-    scale = spread * fields.level_ratio[rows][:, target_channels()]
-    level = means.mean_anomaly(rows, HISTORY_H)
-    departures = [means.anomalies[rows], means.mean_anomaly(rows, DAY_H)]
-    departures += [means.mean_anomaly(rows, MONTH_H)]
-    weather = [i for i, name in enumerate(DYNAMIC) if name not in TARGETS]
-    z = [(d - level) / scale for d in departures] + [level / scale]
-    z += [_domain_mean(fields, rows, weather, hours) for hours in (1, DAY_H)]
-    return np.concatenate(z, axis=1), scale
-
-
-def _domain_mean(
-    fields: GriddedFields, rows: np.ndarray, variables: list[int], hours: int
-) -> np.ndarray:
-    means = [
-        fields.history.mean_anomaly(rows[i : i + 1000], hours)[:, variables].mean(axis=(2, 3))
-        for i in range(0, len(rows), 1000)
-    ]
-    return np.concatenate(means) / fields.normaliser.spread[variables]
-
-
-def _mean_over_stations(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is known; NaN where nothing is."""
-    known = np.isfinite(values)
-    return np.where(known, values, 0).sum(-1) / np.where(known.any(-1), known.sum(-1), np.nan)
-
-
-def fit_station_ridge(
-    fields: GriddedFields,
-    stations: StationRecords,
-    statistical: StatisticalForecasts,
-    start: np.ndarray,
-    penalty: float = RIDGE_PENALTY,
-) -> StationRidge:
-    """Fit the yardstick on the training split.
-
-    Parameters
-    ----------
-    fields : GriddedFields
-        Give the weather (domain means) and the level ratio.
-    stations : StationRecords
-    statistical : StatisticalForecasts
-    start : (L, 6, 3)
-        Weights of the statistical forecast that is corrected.
-    penalty : float
-        Of the ridge regression; the yardstick keeps its own, whatever the model was given.
-    """
-    kept = ~stations.withheld
-    split = fields.splits["train"]
-    train = split.contains(stations.times)
-    values = stations.history.anomalies + stations.history.climatology(stations.times)
-    values = np.where(stations.history.known, values, np.nan)[..., kept]
-    mean = _mean_over_stations(values)
-    offset = fields.normaliser.utc_offset_h
-    means = History.build(
-        stations.times, mean, fit_climatology(stations.times[train], mean[train], split, offset)
-    )
-    spread = means.anomalies[train].std(axis=0, dtype=np.float64)
-    leads = statistical.lead_times_h
-    rows = ForecastSamples(fields, "train", leads).rows
-    check_no_crossing("the ridge yardstick", stations.times[rows + max(leads)], split)
-    observed = _mean_over_stations(stations.observed[..., kept])
-    truth = np.stack([observed[rows + h] for h in leads], axis=1)
-    residual = truth - statistical.combine(start, situation_at(means, rows, leads))
-    z, scale = _network_predictors(means, spread, fields, rows)
-    calendar = _calendar(fields, rows, leads)
-    weights = fit_hourly_regression(z, calendar, residual / scale[:, None], penalty)
-    return StationRidge(means, spread, weights)
-
-
 # ---- forecasts
 
 
@@ -178,14 +58,18 @@ class SplitForecasts:
 
     Attributes
     ----------
-    card : Scorecard
+    stations : Scoreboard
+        Groups `ASSIMILATED` and `WITHHELD`.
+    grid : Scoreboard or None
+        Of the fields.
     times : (N,) datetime64[h], UTC
         Init times.
     at_stations : dict of name to (N, L, 6, S), ug/m3
     observed : (N, L, 6, S), ug/m3
     """
 
-    card: Scorecard
+    stations: Scoreboard
+    grid: Scoreboard | None
     times: np.ndarray
     at_stations: dict[str, np.ndarray]
     observed: np.ndarray
@@ -289,17 +173,31 @@ def forecast_split(
     leads = loaded.statistical.lead_times_h
     samples = ForecastSamples(fields, split, leads)
     samples.rows, samples.times = samples.rows[::stride], samples.times[::stride]
-    card = Scorecard(FORECASTS, leads)
+    offset = fields.normaliser.utc_offset_h
+    lat, lon = (axis.ravel() for axis in grid.mesh())
+    cells = Groups(lat, lon, np.ones(lat.size), {}, offset)
+    on_cells = _accumulator(cells, leads, "one a cell") if on_grid else None
     parts: list[dict[str, np.ndarray]] = []
-    for done, part in _parts(loaded, fields, stations, ridge, grid, samples, card, on_grid):
+    for done, part in _parts(loaded, fields, stations, ridge, grid, samples, on_cells):
         parts.append(part)
         echo(f"  {split}: {done} of {len(samples)} init times")
     at_stations = {name: np.concatenate([p[name] for p in parts]) for name in FORECASTS}
     observed = observed_at(stations, samples.rows, leads)
-    for place, chosen in ((ASSIMILATED, ~stations.withheld), (WITHHELD, stations.withheld)):
-        shown = {name: values[..., chosen] for name, values in at_stations.items()}
-        card.accumulate(place, samples.times, shown, observed[..., chosen])
-    return SplitForecasts(card, samples.times, at_stations, observed)
+    at_places = _accumulator(_station_groups(stations, offset), leads, "one a station")
+    at_places.add(samples.times, at_stations, observed)
+    on_grid_board = on_cells.board if on_cells else None
+    return SplitForecasts(at_places.board, on_grid_board, samples.times, at_stations, observed)
+
+
+def _station_groups(stations: StationRecords, utc_offset_h: float) -> Groups:
+    members = {ASSIMILATED: ~stations.withheld, WITHHELD: stations.withheld}
+    weight = np.ones(len(stations.withheld))
+    return Groups(stations.lat, stations.lon, weight, members, utc_offset_h)
+
+
+def _accumulator(groups: Groups, leads: tuple[int, ...], weight: str) -> BlockAccumulator:
+    design = design_of(groups, FORECASTS, leads, TARGETS, each_place=True, weight=weight)
+    return BlockAccumulator(design, groups)
 
 
 def _parts(
@@ -309,10 +207,9 @@ def _parts(
     ridge: StationRidge,
     grid: Grid,
     samples: ForecastSamples,
-    card: Scorecard,
-    on_grid: bool,
+    on_cells: BlockAccumulator | None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Forecasts at stations per batch; the grid is scored on the way."""
+    """Forecasts at stations per batch; the fields are scored on the way."""
     leads, first = loaded.statistical.lead_times_h, 0
     for batch in batches(samples):
         rows = samples.rows[first : first + len(batch["hours"])]
@@ -322,13 +219,13 @@ def _parts(
         part = {name: sample_at_stations(grid, stations, field) for name, field in model.items()}
         own = _station_baselines(loaded, stations, rows)
         part[RIDGE] = np.maximum(own.pop("start") + correction[..., None], 0.0)
-        if on_grid:
+        if on_cells is not None:
             gridded = _statistical_fields(loaded, batch)
             lifted = gridded.pop("start") + correction[..., None, None]
             gridded |= model | {RIDGE: np.maximum(lifted, 0.0)}
             truth = np.where(batch["weight"] > 0, batch["target"], np.nan)
             flat = {name: _cells(gridded[name]) for name in FORECASTS}
-            card.accumulate(GRID, fields.history.times[rows], flat, _cells(truth))
+            on_cells.add(fields.history.times[rows], flat, _cells(truth))
         yield first, part | own
 
 

@@ -14,8 +14,9 @@ from aqnet.errors import CoverageError, LeadTimeError, explain
 from aqnet.grid import Grid
 from aqnet.io import sha256_file, sha256_json
 from aqnet.variables import TARGETS
-from aqnet.verification.forecast_plan import ForecastPlan, code_of
+from aqnet.verification.forecast_plan import ForecastPlan
 from aqnet.verification.foreign import ForeignForecasts
+from aqnet.verification.provenance import code_of
 
 __all__ = ["plan_import"]
 

@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import xarray as xr
 from pydantic import Field, model_validator
 
 from aqnet.config import Config, load_yaml
-from aqnet.errors import ParameterError, explain
+from aqnet.errors import DataError, ParameterError, explain
 from aqnet.variables import TARGETS
 
-__all__ = ["Layout", "VariableLayout", "layout_names", "load_layout"]
+__all__ = [
+    "ForeignFileError",
+    "Layout",
+    "VariableLayout",
+    "file_error",
+    "first_of",
+    "layout_names",
+    "load_layout",
+]
 
 _FOLDER = Path(__file__).parent / "layouts"
+
+
+class ForeignFileError(DataError):
+    """A file of forecasts made elsewhere is not as its layout says."""
+
+
+def file_error(
+    path: Path, problem: str, expected: object, found: object, remedy: str = ""
+) -> ForeignFileError:
+    """A ForeignFileError that names the file."""
+    remedy = remedy or "name the right layout, or write one: see foreign_layout.Layout"
+    return ForeignFileError(
+        explain(f"{path}: {problem}", expected=expected, found=found, remedy=remedy)
+    )
+
+
+def first_of(path: Path, data: xr.Dataset, names: Sequence[str], what: str) -> str:
+    """The first of `names` that the file has; ForeignFileError without any."""
+    for name in names:
+        if name in data.variables:
+            return name
+    expected, found = " or ".join(names), sorted(map(str, data.variables))
+    raise file_error(path, f"there is no {what}", expected, found)
 
 
 class VariableLayout(Config):

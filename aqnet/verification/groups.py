@@ -11,9 +11,21 @@ from aqnet.errors import explain
 from aqnet.grid import Grid, local_clock, local_solar_hour
 from aqnet.metrics import VerificationError
 
-__all__ = ["ALL", "HOURS", "SEASONS", "SUN", "Groups", "sun_elevation_deg", "time_cells"]
+__all__ = [
+    "ALL",
+    "ASSIMILATED",
+    "HOURS",
+    "SEASONS",
+    "SUN",
+    "WITHHELD",
+    "Groups",
+    "sun_elevation_deg",
+    "time_cells",
+]
 
 ALL = "all"
+# Stations that the analysis of the model's training uses, and those that it never saw.
+ASSIMILATED, WITHHELD = "assimilated stations", "withheld stations"
 SUN = ("night", "day")
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 HOURS = tuple(range(24))
@@ -132,6 +144,11 @@ class Groups:
         chosen = {name: np.asarray(m, dtype=bool)[mask] for name, m in (members or {}).items()}
         chosen = {name: m for name, m in chosen.items() if m.any()}
         return Groups(lat[mask], lon[mask], grid.cell_area_km2[mask], chosen, utc_offset_h)
+
+    @property
+    def member_table(self) -> np.ndarray:
+        """(C, G) float64: 1 where a place belongs to a group."""
+        return self.in_group.T.astype(np.float64)[self.classes]
 
     @property
     def class_weight(self) -> np.ndarray:

@@ -4,92 +4,24 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from aqnet.errors import explain
-from aqnet.events import EventSums, NeighbourhoodSums
+from aqnet.events import CategorySums, EventSums, NeighbourhoodSums
 from aqnet.io import atomic_file
 from aqnet.metrics import ErrorSums, VerificationError
-from aqnet.verification.groups import ALL, HOURS, SEASONS, SUN
+from aqnet.variables import TARGETS
+from aqnet.verification.board_design import AXES, Design, position
+from aqnet.verification.groups import ALL
+from aqnet.verification.standards import LEVELS
 
 __all__ = ["AXES", "Design", "Scoreboard", "load_scoreboard", "position", "save_scoreboard"]
 
-# Cells of all sums, in this order; `class` stands for the groups of places.
-# One lead time at one time of the year and day is one piece of memory.
-AXES = ("lead_h", "season", "hour", "pollutant", "class", "sun")
-_FORMAT, _VERSION = "aqnet-scoreboard", 1
-
-
-@dataclass(frozen=True)
-class Design:
-    """What a scoreboard keeps apart; equal designs merge.
-
-    Attributes
-    ----------
-    forecasts, pollutants : tuple of str
-    lead_times_h : tuple of int
-    groups : tuple of str
-    in_group : tuple of tuple of int
-        For each group, the classes of places that make it up.
-    classes : int
-        Number of classes.
-    thresholds : tuple of tuple of float
-        For each pollutant T ascending thresholds, ug/m3; T may be 0.
-    windows : tuple of int
-        Windows of the fractions skill score, cells; none for stations.
-    anomalies : bool
-        Anomaly correlations are kept.
-    each_place : int
-        Number of places whose own sums are kept (all times together); 0 for none.
-    utc_offset_h : float
-        Of seasons and hours.
-    weight : str
-        What the weights are: "area [km2]" or "one a station".
-    """
-
-    forecasts: tuple[str, ...]
-    lead_times_h: tuple[int, ...]
-    pollutants: tuple[str, ...]
-    groups: tuple[str, ...]
-    in_group: tuple[tuple[int, ...], ...]
-    classes: int
-    thresholds: tuple[tuple[float, ...], ...]
-    windows: tuple[int, ...] = ()
-    anomalies: bool = False
-    each_place: int = 0
-    utc_offset_h: float = 8.0
-    weight: str = "area [km2]"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of `AXES`."""
-        times = (len(self.lead_times_h), len(SEASONS), len(HOURS))
-        return *times, len(self.pollutants), self.classes, len(SUN)
-
-    @property
-    def cells(self) -> tuple[int, int]:
-        """Lead times and pollutants: (L, P)."""
-        return len(self.lead_times_h), len(self.pollutants)
-
-    def labels(self, axis: str) -> tuple:
-        """Labels along an axis of tables."""
-        known = {"lead_h": self.lead_times_h, "pollutant": self.pollutants, "group": self.groups}
-        known |= {"sun": SUN, "season": SEASONS, "hour": HOURS}
-        if axis not in known:
-            raise VerificationError(
-                explain("no such axis of a table", expected=list(known), found=axis,
-                        remedy="choose among them")
-            )  # fmt: skip
-        return known[axis]
-
-    def limits(self) -> np.ndarray:
-        """(P, 1, 1, T): thresholds as they broadcast against the cells of the sums."""
-        table = np.asarray(self.thresholds, dtype=np.float64)
-        return table.reshape(len(self.pollutants), 1, 1, -1)
+_FORMAT, _VERSION = "aqnet-scoreboard", 2
 
 
 def _empty(design: Design) -> dict[str, dict[str, object]]:
@@ -102,6 +34,9 @@ def _empty(design: Design) -> dict[str, dict[str, object]]:
         kinds["event"] = lambda: EventSums(shape, limits)
         if design.windows:
             kinds["neighbourhood"] = lambda: NeighbourhoodSums(shape, limits, design.windows)
+    if design.index:
+        kinds["level"] = lambda: CategorySums(shape, len(LEVELS))
+        kinds["primary"] = lambda: CategorySums(shape, len(TARGETS) + 1)
     if design.each_place:
         kinds["place"] = lambda: ErrorSums((*design.cells, design.each_place))
     return {kind: {name: make() for name in design.forecasts} for kind, make in kinds.items()}
@@ -117,22 +52,26 @@ class Scoreboard:
     design : Design
     sums : dict of kind to dict of forecast to sums
         Kinds: `error` (ErrorSums), `anomaly` (ErrorSums of departures from a climatology),
-        `event`, `neighbourhood`, all with cells `AXES`; `place`: ErrorSums (L, P, places).
-    missing : dict of forecast to (L, P) float64
-        Pairs with known truth that nobody is scored on because this forecast lacks them.
+        `event`, `neighbourhood`, all with cells `AXES`; `place`: ErrorSums (L, P, places). For an
+        index `level` and `primary` (CategorySums): its levels, and none or the pollutants.
+    missing : dict of forecast to (L, P, G) float64
+        Pairs of a group with known truth that nobody is scored on as this forecast lacks them.
     times : (N,) datetime64[h]
         Init times, UTC, ascending.
     weight : (N, L, P, G) float64
         Sum of weights of the pairs of each init time.
     squares : dict of forecast to (N, L, P, G) float64
         Weighted sum of squared errors of each init time, (ug/m3)^2.
+    record : dict
+        What made it, see `aqnet.verification.provenance.score_record`; empty for a board that
+        was made in memory or merged. JSON values; files keep it.
     """
 
     def __init__(self, design: Design) -> None:
         self.design, self.sums = design, _empty(design)
-        cells = design.cells
-        self.missing = {name: np.zeros(cells) for name in design.forecasts}
-        series = (0, *cells, len(design.groups))
+        self.record: dict = {}
+        series = (0, *design.cells, len(design.groups))
+        self.missing = {name: np.zeros(series[1:]) for name in design.forecasts}
         self.times, self.weight = np.zeros(0, "datetime64[h]"), np.zeros(series)
         self.squares = {name: np.zeros(series) for name in design.forecasts}
 
@@ -179,7 +118,7 @@ class Scoreboard:
         return merged
 
     def loss_series(
-        self, forecast: str, lead_h: int, pollutant: str, group: str = ALL
+        self, forecast: str, lead: int, pollutant: str, group: str = ALL
     ) -> tuple[np.ndarray, np.ndarray]:
         """Squared error per init time of a group.
 
@@ -193,25 +132,15 @@ class Scoreboard:
         loss : (T,)
             (ug/m3)^2.
         """
+        labels = {self.design.lead_axis: lead, "pollutant": pollutant, "group": group}
         cell = tuple(
-            position(self.design.labels(axis), label, axis)
-            for axis, label in (("lead_h", lead_h), ("pollutant", pollutant), ("group", group))
+            position(self.design.labels(axis), label, axis) for axis, label in labels.items()
         )
         weight = self.weight[:, *cell]
         position(self.design.forecasts, forecast, "forecast")
         used = weight > 0
         loss = self.squares[forecast][:, *cell][used]
         return self.times[used], loss / weight[used].mean() if used.any() else loss
-
-
-def position(labels: Sequence, label: object, axis: str) -> int:
-    """Where a label stands; VerificationError, with the known ones, if it does not."""
-    if label not in labels:
-        raise VerificationError(
-            explain(f"no such {axis}", expected=list(labels), found=label,
-                    remedy="choose among them")
-        )  # fmt: skip
-    return labels.index(label)
 
 
 # ---- files
@@ -230,8 +159,9 @@ def _arrays(board: Scoreboard) -> dict[str, np.ndarray]:
 
 def save_scoreboard(board: Scoreboard, path: str | Path) -> None:
     """Write a scoreboard to a .npz file, whole or not at all; nothing in it is pickled."""
-    header = {"format": _FORMAT, "version": _VERSION, "design": asdict(board.design)}
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    header = {"format": _FORMAT, "version": _VERSION, "design": asdict(board.design),
+              "record": board.record}  # fmt: skip
+    text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     with atomic_file(path) as file:
         np.savez_compressed(file, header=text, **_arrays(board))
 
@@ -250,11 +180,13 @@ def load_scoreboard(path: str | Path) -> Scoreboard:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
         design = Design(**{k: _tuples(v) for k, v in header["design"].items()})
-        if (header["format"], header["version"]) != (_FORMAT, _VERSION):
+        held = (header["format"], header["version"], isinstance(header["record"], dict))
+        if held != (_FORMAT, _VERSION, True):
             raise ValueError(f"format {header['format']} {header['version']}")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as problem:
         raise _no_scoreboard(path, repr(problem)) from problem
     board = Scoreboard(design)
+    board.record = header["record"]
     expected = {name: values.shape for name, values in _arrays(board).items()}
     count = arrays.get("times", np.zeros(0)).shape[0]
     series = ("times", "weight", "squares/")

@@ -15,11 +15,19 @@ from aqnet.data.years import YearSet
 from aqnet.errors import CoverageError, ParameterError, StoreError, explain
 from aqnet.variables import DYNAMIC
 from aqnet.verification.accumulate import Accumulator, design_of
+from aqnet.verification.forecast_checks import common_axes
 from aqnet.verification.forecast_reader import ForecastStore
 from aqnet.verification.groups import Groups
 from aqnet.verification.scoreboard import Design, Scoreboard
 
-__all__ = ["BASELINES", "THRESHOLDS_UG_M3", "WINDOWS", "score"]
+__all__ = [
+    "BASELINES",
+    "THRESHOLDS_UG_M3",
+    "WINDOWS",
+    "check_forecasts",
+    "packed_climatology",
+    "score",
+]
 
 BASELINES = ("persistence", "climatology")
 # Numbers of GB 3095-2012 (class 2) and HJ 633-2012, here applied to *hourly* values, for which the
@@ -84,7 +92,7 @@ def score(
         Of the 11 dynamic variables on the grid (`Statistics.climatology`), fitted on training
         hours alone. With it anomaly correlations are kept.
     lead_times_h, pollutants : sequence, optional
-        Default: those that all stores have.
+        Default those of the stores, which then must not differ.
     thresholds : mapping of pollutant to ug/m3, or None
         Of events. `windows`: of the fractions skill score, odd numbers of cells; may be empty.
     each_place : bool
@@ -101,23 +109,23 @@ def score(
     StoreError
         Another grid than the truth's, no common cell, or two forecasts of one name.
     CoverageError
-        No common init time, lead time or pollutant, or no pair at all.
+        No common init time, other pollutants in one store than in another, or no pair at all.
     LeadTimeError
-        A store does not have a lead time of `lead_times_h`.
+        A store lacks a lead time, or has others and `lead_times_h` does not choose.
     VerificationError
         Bad thresholds, windows or groups.
     """
     stores = (stores,) if isinstance(stores, ForecastStore) else tuple(stores)
-    _check(stores, truth, baselines, climatology)
+    check_forecasts(stores, truth, baselines, climatology)
     mask = reduce(np.logical_and, [store.mask for store in stores], truth.mask)
-    times, leads, names = _common(stores, mask, lead_times_h, pollutants)
+    times, leads, names = common_axes(stores, mask, lead_times_h, pollutants)
     groups = Groups.of_grid(truth.grid, mask, members, utc_offset_h)
     forecasts = (*(store.name for store in stores), *baselines)
     design = design_of(groups, forecasts, leads, names, thresholds,
                        windows if thresholds else (), anomalies=climatology is not None,
                        each_place=each_place)  # fmt: skip
     work = _Work(stores, truth, groups, mask, design,
-                 _packed(climatology, names, mask), times)  # fmt: skip
+                 packed_climatology(climatology, names, mask), times)  # fmt: skip
     board = Scoreboard(design)
     tasks = list(pairwise([*range(0, len(times), _TASK), len(times)]))
     with Workers(workers, work) as pool:
@@ -136,9 +144,10 @@ def score(
 # ---- what belongs together
 
 
-def _check(
+def check_forecasts(
     stores: Sequence[ForecastStore], truth: YearSet, baselines: Sequence[str], climatology: object
 ) -> None:
+    """Refuse stores and baselines that cannot be scored together; see `score`."""
     names = [*(store.name for store in stores), *baselines]
     for store in stores:
         if store.grid.digest != truth.grid.digest:
@@ -162,35 +171,7 @@ def _check(
         )  # fmt: skip
 
 
-def _common(
-    stores: Sequence[ForecastStore],
-    mask: np.ndarray,
-    lead_times_h: Sequence[int] | None,
-    pollutants: Sequence[str] | None,
-) -> tuple[np.ndarray, tuple[int, ...], tuple[str, ...]]:
-    """Init times, lead times and pollutants to score."""
-    first = stores[0]
-    times = reduce(np.intersect1d, [store.init_times for store in stores])
-    leads = tuple(h for h in first.lead_times_h if all(h in s.lead_times_h for s in stores))
-    if lead_times_h is not None:
-        leads = tuple(lead_times_h)
-        for store in stores:
-            for lead in leads:
-                store.lead_index(lead)
-    names = tuple(p for p in first.pollutants if all(p in s.pollutants for s in stores))
-    lacking = set(pollutants or ()) - set(names)
-    if not (mask.any() and times.size and leads and names) or lacking:
-        found = {"cells": int(mask.sum()), "init times": times.size, "lead times": leads,
-                 "pollutants": names}  # fmt: skip
-        raise CoverageError(
-            explain("the forecasts and the truth have too little in common", found=found,
-                    expected=f"some of each, and the pollutants {pollutants or 'of the stores'}",
-                    remedy="score stores of the same period, lead times and pollutants")
-        )  # fmt: skip
-    return times, leads, tuple(pollutants or names)
-
-
-def _packed(
+def packed_climatology(
     climatology: HarmonicClimatology | None, pollutants: Sequence[str], mask: np.ndarray
 ) -> HarmonicClimatology | None:
     """The climatology of the pollutants at the scored cells, (K, P, C)."""
@@ -271,7 +252,8 @@ def _score_part(work: _Work, task: tuple[int, int]) -> Scoreboard:
     adder = Accumulator(work.design, work.groups, work.mask)
     truth, usual = _Hours(_truth_reader(work)), None
     if work.climatology is not None:
-        usual = _Hours(lambda times: work.climatology(times).astype(np.float32))
+        # The forecast `climatology` then has no anomalies, not even where harmonics are negative.
+        usual = _Hours(lambda times: np.maximum(work.climatology(times), 0).astype(np.float32))
     leads = np.asarray(work.design.lead_times_h).astype("timedelta64[h]")
     baselines = work.design.forecasts[len(work.stores) :]
     for times in _blocks(work, *task):
@@ -282,6 +264,6 @@ def _score_part(work: _Work, task: tuple[int, int]) -> Scoreboard:
         if "persistence" in baselines:
             forecasts["persistence"] = np.broadcast_to(both[:, :1], both[:, 1:].shape)
         if "climatology" in baselines:
-            forecasts["climatology"] = np.maximum(normal, 0.0)
+            forecasts["climatology"] = normal
         adder.add(times, forecasts, both[:, 1:], normal)
     return adder.board

@@ -16,8 +16,12 @@ from aqnet.model.statistical import STATISTICAL, StatisticalForecasts, situation
 from aqnet.training.checkpoint import load_checkpoint, set_share
 from aqnet.training.problem import StationData
 from aqnet.training.setup import batches
+from aqnet.variables import TARGETS
+from aqnet.verification.accumulate import design_of
+from aqnet.verification.accumulate_blocks import BlockAccumulator
 from aqnet.verification.forecasts import sample_at_stations
-from aqnet.verification.significance import bandwidth_h, diebold_mariano, holm, verdict
+from aqnet.verification.groups import ALL, Groups
+from aqnet.verification.scores import CellComparison, best_forecasts, compare
 
 __all__ = ["SHARES", "ShareTrial", "choose_share", "set_chosen_share", "try_shares"]
 
@@ -60,11 +64,6 @@ def _start_and_correction(
     return start, correction
 
 
-def _squares(forecast: np.ndarray, truth: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """Sum over stations of squared errors, (N, L, 6)."""
-    return (np.where(common, forecast - truth, 0.0) ** 2).sum(-1)
-
-
 def try_shares(
     model: Forecaster,
     statistical: StatisticalForecasts,
@@ -89,41 +88,24 @@ def try_shares(
     leads = statistical.lead_times_h
     samples = ForecastSamples(fields, "validation", leads)
     kept = ~stations.withheld
-    truth = observed_at(stations, samples.rows, leads)[..., kept]
     situation = situation_at(stations.history, samples.rows, leads)
-    rivals = [statistical(name, situation)[..., kept] for name in STATISTICAL]
-    common = np.isfinite(truth) & np.all([np.isfinite(r) for r in rivals], axis=0)
-    counts = common.sum(-1)
-    rival_losses = np.stack([_squares(r, truth, common) for r in rivals])
-    best = rival_losses.sum(1).argmin(0)
-    rival = np.take_along_axis(rival_losses, best[None, None], axis=0)[0]
+    forecasts = {name: statistical(name, situation)[..., kept] for name in STATISTICAL}
     start, correction = _start_and_correction(model, samples, stations, grid)
-    trials = []
-    for share in shares:
-        loss = _squares(np.maximum(start + share * correction, 0.0), truth, common)
-        trials.append(_trial(share, loss, rival, counts, samples.times, leads))
-    return trials
+    named = {f"share {share}": share for share in shares}
+    for name, share in named.items():
+        forecasts[name] = np.maximum(start + share * correction, 0.0)
+    places = Groups(stations.lat[kept], stations.lon[kept], np.ones(kept.sum()), {})
+    design = design_of(places, tuple(forecasts), leads, TARGETS, weight="one a station")
+    adder = BlockAccumulator(design, places)
+    adder.add(samples.times, forecasts, observed_at(stations, samples.rows, leads)[..., kept])
+    best = best_forecasts(adder.board, STATISTICAL, ALL)
+    rivals = {cell: name for cell, (name, _) in best.items()}
+    return [_trial(share, compare(adder.board, name, rivals, ALL)) for name, share in named.items()]
 
 
-def _trial(
-    share: float,
-    loss: np.ndarray,
-    rival: np.ndarray,
-    counts: np.ndarray,
-    times: np.ndarray,
-    leads: tuple[int, ...],
-) -> ShareTrial:
-    results = []
-    for lead, hours in enumerate(leads):
-        for p in range(loss.shape[2]):
-            known = counts[:, lead, p] > 0
-            width = bandwidth_h(hours)
-            results.append(
-                diebold_mariano(loss[known, lead, p], rival[known, lead, p], width, times[known])
-            )
-    adjusted = holm([r.p_value for r in results])
-    verdicts = [verdict(p, r.mean_difference) for p, r in zip(adjusted, results, strict=True)]
-    ratio = np.sqrt(loss.sum(0) / rival.sum(0)).mean()
+def _trial(share: float, cells: tuple[CellComparison, ...]) -> ShareTrial:
+    verdicts = [cell.verdict for cell in cells]
+    ratio = np.mean([cell.rmse_model / cell.rmse_opponent for cell in cells])
     return ShareTrial(share, verdicts.count("won"), verdicts.count("lost"), float(ratio))
 
 

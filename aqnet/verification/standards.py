@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -12,10 +13,27 @@ from aqnet.config import Config, load_yaml
 from aqnet.errors import AqnetError, explain
 from aqnet.variables import GASES, TARGETS, gas_reference_factor
 
-__all__ = ["PRODUCTS", "Edition", "StandardError", "edition", "edition_names"]
+__all__ = [
+    "LEVELS",
+    "PRODUCTS",
+    "Edition",
+    "StandardError",
+    "edition",
+    "edition_names",
+    "level",
+]
 
 # Daily products of the standards: mean of 24 h, maximum of the 8 h means, maximum of the hours.
 PRODUCTS = ("mean_24h", "mda8", "max_1h")
+# Levels of the index in all editions (HJ 633-2012 table 2, HJ 633-2026 table 1), up to and with.
+LEVELS = {
+    "excellent": 50,
+    "good": 100,
+    "lightly polluted": 150,
+    "moderately polluted": 200,
+    "heavily polluted": 300,
+    "severely polluted": 500,
+}
 _FILE = Path(__file__).parent / "tables" / "standards.yaml"
 
 
@@ -38,22 +56,44 @@ class _Edition(Config):
     title: str
     in_force: _InForce
     reference_state: str | None
-    reference_note: str | None
     limits: dict[str, dict[str, float]]
     iaqi: dict[str, dict[str, tuple[float, ...]]]
+    above_table: Literal["max_1h", "last"]
+    rounding: dict[str, float]
     validity: _Validity
     missing: tuple[str, ...]
-    sources: tuple[str, ...]
+    sources: dict[str, tuple[str, ...]]
 
 
 class _Table(Config):
     iaqi_levels: tuple[float, ...]
+    sources: dict[str, str]
     editions: dict[str, _Edition]
 
 
 @cache
 def _table() -> _Table:
-    return load_yaml(_FILE, _Table, StandardError)
+    return _load(_FILE)
+
+
+def _load(path: Path) -> _Table:
+    """Editions of a file; StandardError for another form or for figures without a source."""
+    table = load_yaml(path, _Table, StandardError)
+    for name, entry in table.editions.items():
+        filled = {"limits": entry.limits, "iaqi": entry.iaqi,
+                  "reference_state": entry.reference_state,
+                  "validity": any(v is not None for v in entry.validity.model_dump().values())}
+        needed = {block for block, figures in filled.items() if figures}
+        named = {block for block, ids in entry.sources.items() if ids}
+        unknown = {i for ids in entry.sources.values() for i in ids} - set(table.sources)
+        if needed != named or unknown:
+            raise StandardError(
+                explain(f"{path}: figures of edition {name} without source",
+                        expected=f"known sources of {sorted(needed)}",
+                        found=f"of {sorted(named)}, unknown {sorted(unknown)}",
+                        remedy="name the source of every block, or leave the figures out")
+            )  # fmt: skip
+    return table
 
 
 def edition_names() -> tuple[str, ...]:
@@ -89,14 +129,16 @@ class Edition:
             )  # fmt: skip
         self.name, self._entry = name, _table().editions[name]
         self.title, self.missing = self._entry.title, self._entry.missing
-        self.sources = self._entry.sources
+        ids = dict.fromkeys(i for block in self._entry.sources.values() for i in block)
+        self.sources = tuple(_table().sources[i] for i in ids)
 
     def _refuse(self, what: str) -> StandardError:
+        complete = [name for name, entry in _table().editions.items() if not entry.missing]
         return StandardError(
             explain(f"edition {self.name} ({self.title}): no {what}", expected="a sourced figure",
                     found="; ".join(("missing", *self.missing)) if self.missing else "none",
-                    remedy="enter it in tables/standards.yaml with its source, or choose an "
-                    f"edition that has it: {', '.join(edition_names())}")
+                    remedy="enter it in tables/standards.yaml with its source, leave out what "
+                    f"needs it, or choose a complete edition: {', '.join(complete)}")
         )  # fmt: skip
 
     def limit(self, product: str, pollutant: str) -> float:
@@ -131,16 +173,19 @@ class Edition:
     def iaqi(self, product: str, pollutant: str, values: np.ndarray) -> np.ndarray:
         """Individual index: linear between breakpoints, rounded up to a whole number.
 
-        Above the last breakpoint 500; where the table ends earlier (8 h ozone above 800 ug/m3)
-        NaN, because the edition then uses the hourly maximum alone. NaN stays NaN.
+        Concentrations are first rounded half to even (GB/T 8170) if the edition says so. Above the
+        last breakpoint the last index; of 8 h ozone above 800 ug/m3 NaN in editions that then
+        use the hourly maximum alone. NaN stays NaN.
         """
         points, levels = self.breakpoints(product, pollutant), np.asarray(_table().iaqi_levels)
         values = np.asarray(values, dtype=np.float64)
+        if step := self._entry.rounding.get(pollutant):
+            values = np.round(np.round(values / step, 6)) * step  # 60.4999999 of a mean is 60.5
         linear = np.interp(values, points, levels[: points.size])
         # Rounded first: 75.00000001 of single precision is 75, which is 100 and not 101.
         index = np.ceil(np.round(linear, 4))
-        ends_early = points.size < levels.size
-        return np.where(ends_early & (values > points[-1]), np.nan, index)
+        gives_way = points.size < levels.size and self._entry.above_table == "max_1h"
+        return np.where(gives_way & (values > points[-1]), np.nan, index)
 
     def from_store_state(self, values: np.ndarray, pollutants: tuple[str, ...]) -> np.ndarray:
         """Concentrations (..., P) of a store (gases at 273.15 K) at the edition's reference state.
@@ -153,6 +198,13 @@ class Edition:
         to_store = gas_reference_factor(np.array(["2013-01-01"], "datetime64[D]"), state)[0]
         gas = np.array([name in GASES for name in pollutants])
         return np.asarray(values, dtype=np.float64) / np.where(gas, to_store, 1.0)
+
+
+def level(index: np.ndarray) -> np.ndarray:
+    """Position in `LEVELS` of an index, float64; NaN stays NaN."""
+    index = np.asarray(index, dtype=np.float64)
+    found = np.searchsorted(list(LEVELS.values())[:-1], index)
+    return np.where(np.isnan(index), np.nan, found)
 
 
 def edition(name: str | Edition) -> Edition:

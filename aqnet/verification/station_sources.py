@@ -10,15 +10,10 @@ import pandas as pd
 
 from aqnet.data.manifest import Manifest
 from aqnet.data.stations import read_stations
-from aqnet.errors import StationFileError, UnitError, explain
+from aqnet.errors import UnitError, explain
 from aqnet.variables import GASES, TARGETS, gas_reference_factor, to_lexicon_unit
-from aqnet.verification.stations import (
-    Observations,
-    Stations,
-    gather,
-    read_stations_table,
-    utc_hours,
-)
+from aqnet.verification.station_tables import read_stations_table, utc_hours
+from aqnet.verification.stations import Observations, Stations, gather, table_error
 
 __all__ = ["MOLAR_MASS", "from_beijing", "from_china_daily", "from_openaq"]
 
@@ -57,8 +52,8 @@ def from_china_daily(
     ----------
     files : sequence of paths
     stations : path
-        Table of stations as `aqnet.verification.stations` describes; codes without a line there
-        are left out, because their place is not known.
+        Table of stations as `aqnet.verification.station_tables` describes; codes without a line
+        there are left out, because their place is not known.
     reference_state : str
         Of the gases; see `gas_reference_factor`.
     invalid : str
@@ -73,7 +68,7 @@ def from_china_daily(
     for file in files:
         day = pd.read_csv(file, dtype={"date": str, "type": str})
         if lacking := sorted({"date", "hour", "type"} - set(day.columns)):
-            raise _wrong(file, f"columns are missing: {lacking}", "date, hour, type, stations",
+            raise table_error(file, f"columns are missing: {lacking}", "date, hour, type, stations",
                          list(day.columns[:6]))  # fmt: skip
         day = day[day["type"].isin(_CHINA_TYPES)]
         place = pd.Index(table.ids).get_indexer(day.columns)
@@ -89,7 +84,7 @@ def from_china_daily(
                       np.tile(place, shape[0]), value.ravel()))  # fmt: skip
     hour, pollutant, station, value = (np.concatenate(c) for c in zip(*parts, strict=True))
     if not value.size:
-        raise _wrong(stations, "no station of the files is in it", "their codes as ids",
+        raise table_error(stations, "no station of the files is in it", "their codes as ids",
                      list(table.ids[:5]))  # fmt: skip
     value = _at_273k(hour, pollutant, value, reference_state, 8)
     return gather(table, hour, pollutant, station, value, "daily files of China", invalid)
@@ -131,11 +126,11 @@ def from_openaq(
     for file in files:
         table = pd.read_csv(file, dtype={"location_id": str, "datetime": str, "units": str})
         if lacking := sorted(set(_OPENAQ) - set(table.columns)):
-            raise _wrong(file, f"columns are missing: {lacking}", _OPENAQ, list(table.columns))
+            raise table_error(file, f"columns are missing: {lacking}", _OPENAQ, list(table.columns))
         tables.append(table[table["parameter"].isin(TARGETS)])
     table = pd.concat(tables, ignore_index=True)
     if table.empty:
-        raise _wrong(files[0], "there is no pollutant", TARGETS, "other parameters")
+        raise table_error(files[0], "there is no pollutant", TARGETS, "other parameters")
     places = table.drop_duplicates("location_id")
     count = len(places)
     stations = Stations(places["location_id"], places["location"], places["lat"], places["lon"],
@@ -188,9 +183,3 @@ def from_beijing(manifest: Manifest) -> Observations:
                         ["unknown"] * count, data["withheld"].values)  # fmt: skip
     values = np.stack([data[name].values for name in TARGETS], axis=1).astype(np.float32)
     return Observations(stations, data["time"].values.astype("datetime64[h]"), values)
-
-
-def _wrong(file: str | Path, problem: str, expected: object, found: object) -> StationFileError:
-    return StationFileError(
-        explain(f"{file}: {problem}", expected=expected, found=found, remedy="correct the file")
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,10 +13,13 @@ from aqnet.errors import explain
 from aqnet.metrics import VerificationError
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.variables import STATIC, TARGETS
-from aqnet.verification.figures import EpisodeMaps, StationSeries, TrainingCurve
 from aqnet.verification.forecasts import MODEL, SplitForecasts, fields_at
-from aqnet.verification.report import ReportContext
-from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, PrimaryTest
+from aqnet.verification.groups import ALL
+from aqnet.verification.report.boards import open_boards
+from aqnet.verification.report.context import ReportContext
+from aqnet.verification.report.series import StationSeries, TrainingCurve
+from aqnet.verification.report.station_maps import EpisodeMaps
+from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, PrimaryTest, place_scores
 
 __all__ = [
     "check_lead",
@@ -181,6 +185,7 @@ def report_context(
     primary: PrimaryTest,
     test: SplitForecasts,
     *,
+    boards: Mapping[str, Path],
     sees: Mapping[str, str],
     curve: Mapping,
     provenance: Mapping[str, Mapping[str, object]],
@@ -197,6 +202,8 @@ def report_context(
     ----------
     manifest, loaded, fields, stations, primary, test
         What was judged, and the outcome.
+    boards : mapping of "stations" and "grid" to path
+        Files of the scoreboards of `test`.
     sees : mapping
         What each forecast may use.
     curve : mapping
@@ -213,13 +220,15 @@ def report_context(
         First and last valid time of the series.
     """
     first, last = str(test.times[0])[:10], str(test.times[-1])[:10]
+    at, on = open_boards([boards["stations"], boards["grid"]], [primary.model] * 2)
     return ReportContext(
         title="Air-quality forecasts for Beijing, 12 to 96 hours ahead",
         subtitle=f"{manifest.title}. {len(test.times)} forecasts of the test year, made from "
         f"{first} to {last} (UTC); the 60 days before and the last 96 h are kept free. "
         f"Data: {manifest.attribution} ({manifest.licence}).",
         primary=primary,
-        scores=test.card.table(),
+        scores=place_scores(test.stations, test.grid),
+        boards={ASSIMILATED: (at, ASSIMILATED), WITHHELD: (at, WITHHELD), GRID: (on, ALL)},
         sees=sees,
         places=places_text(stations, fields),
         episode=episode_maps(loaded, fields, stations, pollutant, lead_h, map_times),

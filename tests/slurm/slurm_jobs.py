@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,19 @@ from aqnet.jobs.submit import submit
 
 CLUSTER = ROOT / "slurm" / "local_cluster.sh"
 NOTEBOOK = ROOT / "nbs" / "train" / "forecast.ipynb"
-SITE = {"time": "00:10:00", "cpus_per_task": "1"}
+SITE = {"time": "00:20:00", "cpus_per_task": "1"}
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-PATIENCE_S = 240  # four ranks import torch on two cores: 15 s alone, a minute with company
+# Limits of waiting [s], by what is waited for: ten times what it takes on two idle cores.
+PATIENCE_S = {
+    "queue": 90,  # SLURM schedules every 2 s
+    "step": 400,  # four ranks import torch and read four years: 30 s
+    "end": 600,  # a start, the training and its scores
+    "silence": 150,  # 40 s without a sign of life
+    "limit": 240,  # SLURM looks for time limits every 30 s, and sends the signal up to 60 s before
+    "loss": 180,  # of a node: SlurmdTimeout is 20 s
+    "leave": 60,  # KillWait is 15 s
+}
+_TAIL = 6000  # characters of a log in a message
 
 
 def run_tool(*command: str) -> str:
@@ -34,12 +45,15 @@ def run_tool(*command: str) -> str:
     return done.stdout
 
 
-def wait_for(until: Callable[[], object], what: str, seconds: float) -> None:
-    """Poll."""
-    deadline = time.monotonic() + seconds
+def wait_for(
+    until: Callable[[], object], what: str, limit: str, story: Callable[[], str] = lambda: ""
+) -> None:
+    """Poll for at most `PATIENCE_S[limit]`; `story` is what the message of a failure adds."""
+    deadline = time.monotonic() + PATIENCE_S[limit]
     while not until():
-        assert time.monotonic() < deadline, f"no {what} in {seconds} s"
-        time.sleep(0.2)
+        if time.monotonic() > deadline:
+            raise AssertionError(f"no {what} in {PATIENCE_S[limit]} s ({limit})\n{story()}")
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -53,9 +67,25 @@ class Cluster:
         """A file system of 32 MB, the same on all nodes."""
         return self.folder / "small"
 
-    def link(self, action: str, node: str) -> None:
-        """`cut` or `join` a node."""
-        run_tool(str(CLUSTER), action, node)
+    @contextmanager
+    def without(self, node: str) -> Iterator[None]:
+        """With the node off the network; SLURM takes it back within a minute of the end."""
+        run_tool(str(CLUSTER), "cut", node)
+        try:
+            yield
+        finally:
+            run_tool(str(CLUSTER), "join", node)
+
+    @contextmanager
+    def thin_cable(self, node: str) -> Iterator[None]:
+        """With a link of 20 Mbit/s to the node: 0.4 s for a MB, elsewhere milliseconds."""
+        cable = ("dev", f"{os.environ['AQNET_SLURM_NAME']}-{node}", "root")
+        run_tool("tc", "qdisc", "add", *cable, "tbf", "rate", "20mbit", "burst", "128kb",
+                 "latency", "400ms")  # fmt: skip
+        try:
+            yield
+        finally:
+            run_tool("tc", "qdisc", "delete", *cable)
 
 
 @dataclass(frozen=True)
@@ -83,35 +113,57 @@ class Training:
         """Of the job, such as RUNNING."""
         return self.facts["JobState"]
 
+    @property
+    def hosts(self) -> list[str]:
+        """Nodes of the job, in the order of its ranks."""
+        return run_tool("scontrol", "show", "hostnames", self.facts["NodeList"]).split()
+
     def log(self, restart: int | None = None) -> str:
         """What a start of the job has written, or all of them."""
         name = f"job-{self.number}-{'*' if restart is None else restart}.log"
         files = sorted((self.run.path / "logs").glob(name))
         return "".join(path.read_text(errors="replace") for path in files)
 
-    def wait(self, until: Callable[[], object], what: str) -> None:
+    def story(self) -> str:
+        """State of the job and of its run, and the ends of all logs."""
+        names = ("JobState", "Reason", "ExitCode", "RunTime", "TimeLimit", "Restarts", "NodeList")
+        facts = self.facts
+        job = ", ".join(f"{name} {facts.get(name)}" for name in names)
+        logs = [f"---- {path.name}\n{path.read_text(errors='replace')[-_TAIL:]}"
+                for path in sorted((self.run.path / "logs").iterdir())]  # fmt: skip
+        return "\n".join([f"job {self.number}: {job}", f"run: {self.run.record.status}", *logs])
+
+    def wait(self, until: Callable[[], object], what: str, limit: str) -> None:
         """Poll; the job must not end before."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not until():
-            assert time.monotonic() < deadline, f"no {what} in {PATIENCE_S} s:\n{self.log()}"
-            assert self.state not in ENDED or until(), f"{self.state}, no {what}:\n{self.log()}"
-            time.sleep(0.2)
+        asked = time.monotonic()
+
+        def reached() -> bool:
+            nonlocal asked
+            if until():
+                return True
+            if time.monotonic() > asked + 0.5:
+                over = self.state in ENDED
+                assert not over or until(), f"the job ended without {what}\n{self.story()}"
+                asked = time.monotonic()
+            return False
+
+        wait_for(reached, what, limit, self.story)
 
     def wait_for_step(self, step: int, restart: int = 0) -> None:
         """Until the log of a start tells of an optimiser step."""
         line = re.compile(rf"^step={step} ", re.MULTILINE)
-        self.wait(lambda: line.search(self.log(restart)), f"step {step}")
+        self.wait(lambda: line.search(self.log(restart)), f"step {step}", "step")
 
     def ended(self, state: str) -> str:
         """The log, once the job has ended in this state."""
-        self.wait(lambda: self.state in ENDED, "end")
-        assert self.state == state, f"{self.state}:\n{self.log()}"
+        wait_for(lambda: self.state in ENDED, "end of the job", "end", self.story)
+        assert self.state == state, f"not {state}\n{self.story()}"
         return self.log()
 
     def again(self) -> Training:
         """Submit the job script once more, as a user would after a failure."""
-        return Training(_number(run_tool("sbatch", "--parsable", str(self.run.path / JOB_FILE))),
-                        self.run)  # fmt: skip
+        answer = run_tool("sbatch", "--parsable", str(self.run.path / JOB_FILE))
+        return Training(answer.strip().split(";")[0], self.run)
 
     def processes(self) -> dict[int, int]:
         """Process id by rank; of the Python of each, not of its shell."""
@@ -129,19 +181,17 @@ class Training:
                 found[int(names[b"SLURM_PROCID"])] = int(folder.name)
         return found
 
-    def kill(self, rank: int) -> None:
-        """As the kernel does when memory runs out."""
-        os.kill(self.processes()[rank], signal.SIGKILL)
-
-
-def _number(text: str) -> str:
-    return text.strip().split(";")[0]
+    def send(self, number: signal.Signals, rank: int) -> None:
+        """A signal to a rank, as the kernel or an administrator would."""
+        found = self.processes()
+        assert rank in found, f"rank {rank} has ended; there are {sorted(found)}\n{self.story()}"
+        os.kill(found[rank], number)
 
 
 def train_on(
     gpus: int, values: dict, profile: str | Path = "cpu", then_evaluate: bool = False, **settings
 ) -> list[Training]:
-    """Submit the training notebook on both nodes; the jobs, the evaluation last."""
+    """Submit the training notebook on two nodes; the jobs, the evaluation last."""
     settings = SITE | {"per_node": str(gpus // 2)} | settings
     ready = prepare(NOTEBOOK, str(profile), gpus, assignments=values, settings=settings,
                     then_evaluate=then_evaluate)  # fmt: skip

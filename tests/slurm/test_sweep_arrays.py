@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 import yaml
-from notebook_tools import ROOT, make_notebook
-from slurm_jobs import PATIENCE_S, SITE, run_tool, wait_for
+from notebook_tools import make_notebook
+from slurm_jobs import SITE, run_tool, wait_for
 from sweep_case import BODY, TOY
 
 from aqnet.jobs import sweep_slurm
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.sweep import load_definition
 from aqnet.jobs.sweep_cancel import cancel_sweep
+from aqnet.jobs.sweep_cluster import cluster_of
 from aqnet.jobs.sweep_folder import Sweep, define_sweep
 from aqnet.jobs.sweep_points import plan_sweep
 from aqnet.jobs.sweep_queue import own_jobs, read_queue
 from aqnet.jobs.sweep_records import PointState
 from aqnet.jobs.sweep_results import collect
-from aqnet.jobs.sweep_slurm import cluster_of, submit_arrays
+from aqnet.jobs.sweep_slurm import submit_arrays
 
 pytestmark = pytest.mark.slurm
 
@@ -36,7 +37,6 @@ ENDED = ("complete", "failed", "interrupted", "lost")
 def toy(cluster, tmp_path, monkeypatch):
     """Folder with notebooks; runs go to `runs` in it."""
     monkeypatch.setenv("AQNET_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("AQNET_ROOT", str(ROOT))
     monkeypatch.setattr(sweep_slurm, "POLL_S", 0.5)
     make_notebook(tmp_path / "toy.ipynb", TOY, BODY)
     make_notebook(tmp_path / "judge.ipynb", 'train_run: str = ""\n', JUDGE)
@@ -71,8 +71,16 @@ def ended(sweep: Sweep) -> list[PointState]:
     def states() -> list[PointState]:
         return sweep.states(read_queue(sweep))
 
-    wait_for(lambda: all(state.status in ENDED for state in states()), "end", PATIENCE_S)
+    wait_for(lambda: all(state.status in ENDED for state in states()), "end of the sweep", "end",
+             lambda: story(states()))  # fmt: skip
     return states()
+
+
+def story(states: list[PointState]) -> str:
+    """Queue, states and logs of a sweep that does not end."""
+    logs = [path for state in states if state.run for path in state.run.glob("logs/*.log")]
+    texts = [f"---- {path}\n{path.read_text(errors='replace')[-2000:]}" for path in logs]
+    return "\n".join([run_tool("squeue"), *map(str, states), *texts])
 
 
 def at_once(states: list[PointState]) -> int:
@@ -119,11 +127,12 @@ def test_cancelled_elements_are_done_by_the_next_command(toy):
     sweep = begin(toy, "cancelled")
     left = submit(sweep, limit=2, throttle=1, wait=False)
     assert len(left) == 1  # one array; there is no room for the third point
-    wait_for(lambda: (toy / "starts").exists(), "start", PATIENCE_S)
+    wait_for(lambda: (toy / "starts").exists(), "start of an element", "step",
+             lambda: run_tool("squeue"))  # fmt: skip
     statuses = [state.status for state in sweep.states(read_queue(sweep))]
     assert statuses == ["running", "waiting", "missing"]
     assert cancel_sweep(sweep) == ["cancelled 2 elements in SLURM's queue"]
-    wait_for(lambda: not own_jobs(), "end of the jobs", 60)
+    wait_for(lambda: not own_jobs(), "end of the jobs", "leave", lambda: run_tool("squeue"))
     assert "interrupted" in {state.status for state in sweep.states(read_queue(sweep))}
     (toy / "hold").unlink()
     submit(sweep, limit=4, throttle=None)

@@ -76,7 +76,7 @@ def _package(run: RunFolder) -> Iterator[Check]:
     for attempt in run.attempts:
         if attempt.sources_sha256 != recorded:
             detail = f"ran sources {attempt.sources_sha256}, not {recorded}"
-            yield Check(f"package of attempt {attempt.number}", "changed", detail)
+            yield Check(f"package of attempt {attempt.number}", "mismatch", detail)
 
 
 def _work_tree(run: RunFolder) -> Iterator[Check]:
@@ -87,7 +87,7 @@ def _work_tree(run: RunFolder) -> Iterator[Check]:
     else:
         found, where, other = git_state(Path(aqnet.__file__).parent), "the work tree now", "changed"
     if recorded.commit is None or recorded.diff_sha256 is None:
-        yield unchecked("work tree", f"no commit and changes were recorded: {recorded.state}")
+        yield unchecked("work tree", f"commit or changes were not recorded: {recorded.state}")
         return
     texts = [f"commit {g.commit}, changes {g.diff_sha256}" for g in (recorded, found)]
     yield compared("work tree", *texts, where, other=other)

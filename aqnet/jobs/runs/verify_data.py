@@ -24,7 +24,7 @@ def _store_digest(path: Path, deep: bool) -> str:
     from aqnet.data.store import verify_store
     from aqnet.data.years import verify_year
     from aqnet.verification import forecast_format
-    from aqnet.verification.forecast_reader import verify_forecast_store
+    from aqnet.verification.forecast_checks import verify_forecast_store
 
     try:
         attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
