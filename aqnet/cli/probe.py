@@ -9,8 +9,8 @@ import click
 
 from aqnet.cli.console import Progress, command_line
 from aqnet.cli.physics import OUT, numbers_of
-from aqnet.cli.truth import grid_manifest
 from aqnet.cli.times import parse_leads, parse_utc
+from aqnet.cli.truth import grid_manifest
 from aqnet.errors import ParameterError, explain
 
 if TYPE_CHECKING:
