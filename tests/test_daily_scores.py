@@ -331,8 +331,8 @@ def test_days_at_stations_are_those_of_their_cells(truth, hourly):
 
 def test_command_line(truth, hourly, tmp_path, monkeypatch):
     command = sys.modules["aqnet.cli.score"]  # the package holds the command of this name
-    monkeypatch.setattr(command, "_manifest", lambda name: name)
-    monkeypatch.setattr(command, "_truth", lambda *given: truth)
+    monkeypatch.setattr(command, "grid_manifest", lambda name, *_: name)
+    monkeypatch.setattr(command, "open_truth", lambda *given: truth)
     monkeypatch.setattr(provenance, "truth_record", lambda *given: {})
     out, runner = tmp_path / "days.npz", CliRunner()
     given = ["score", str(hourly.path), "--manifest", "x", "--out", str(out)]

@@ -193,4 +193,4 @@ def test_ci_runs_the_tests():
     assert script.stat().st_mode & 0o111
     lines = script.read_text().splitlines()
     assert "set -euo pipefail" in lines
-    assert lines[-1] == "exec make test"
+    assert lines[-2:] == ["make test", "make test-slurm"]
