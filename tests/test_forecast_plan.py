@@ -263,8 +263,9 @@ def test_command_line(recorded, fields, tmp_path):  # noqa: F811
 
 def test_leads_as_text_and_processes(monkeypatch):
     assert parse_leads("1:120") == tuple(range(1, 121)) and parse_leads("12,24") == (12, 24)
-    with pytest.raises(ParameterError, match="lead times cannot be read"):
-        parse_leads("12;24")
+    for wrong in ("12;24", "120:1", "0,12", ""):
+        with pytest.raises(ParameterError, match="lead times cannot be read"):
+            parse_leads(wrong)
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
     assert _processes() == (0, 1, 0)

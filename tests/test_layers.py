@@ -126,6 +126,21 @@ def test_byte_dropout_keeps_the_mean_and_the_share():
     assert torch.equal(ByteDropout(0.0).train()(x), x)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_byte_dropout_gives_the_gradient_what_it_gave_the_values(inplace):
+    layer, leaf = ByteDropout(0.4, inplace).train(), torch.randn(50, 40, requires_grad=True)
+    x = leaf * 1.0
+    kept = x.detach().clone()
+    out = layer(x)
+    grad = torch.randn(50, 40)
+    out.backward(grad)
+    factor = out.detach() / kept  # 0, or the gain
+    torch.testing.assert_close(leaf.grad, grad * factor)
+    assert 0.3 < (factor == 0).float().mean() < 0.5
+    assert torch.equal(x, out) == inplace  # only then is the input no longer what it was
+    assert inplace or torch.equal(x, kept)
+
+
 @pytest.mark.parametrize(("share", "rounded"), [(0.001, 1), (0.999, 255)])
 def test_byte_dropout_leaves_out_something_but_not_everything(share, rounded):
     out = ByteDropout(share).train()(torch.ones(1000, 1000))
@@ -141,13 +156,6 @@ def test_byte_dropout_follows_the_seed():
         drawn.append(layer(x))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
-
-
-def test_byte_dropout_passes_the_gradient_of_what_it_keeps():
-    x = torch.ones(100, requires_grad=True)
-    out = ByteDropout(0.5).train()(x)
-    out.sum().backward()
-    assert torch.equal(x.grad, out.detach())
 
 
 def test_drop_path_is_of_samples_and_keeps_the_mean():

@@ -21,9 +21,10 @@ def parse_leads(text: str | None) -> tuple[int, ...] | None:
         return None
     try:
         first, colon, last = text.partition(":")
-        if colon:
-            return tuple(range(int(first), int(last) + 1))
-        return tuple(int(part) for part in text.split(","))
+        leads = range(int(first), int(last) + 1) if colon else map(int, text.split(","))
+        if not (found := tuple(leads)) or min(found) < 1:
+            raise ValueError("none, or below 1 h")
+        return found
     except ValueError as error:
         raise ParameterError(
             explain("lead times cannot be read", expected="12,24,48,96 or 1:120 (hours)",
