@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 from aqnet.cli import bench_step as command
 from aqnet.cli.bench_step import step
 from aqnet.errors import AqnetError
+from aqnet.model.bench_machine import in_own_process
 from aqnet.training import bench_step
 from aqnet.training.bench_step import CASES, Size, StepCost, step_costs
 from aqnet.training.cost import count_operations
@@ -91,7 +94,8 @@ def test_a_measuring_process_that_dies_is_an_error(monkeypatch):
 def test_the_fastest_of_the_rounds_counts(monkeypatch):
     seconds = iter((3.0, 2.0, 2.5))
 
-    def measured(_what, _remedy, _target, case, *_):
+    def measured(_what, _remedy, _target, case, *_, environment):
+        assert environment == {}  # ours keeps the settings of aqnet
         return StepCost(case, 1, 1, 4, next(seconds), None, 1.0, 1.0)
 
     monkeypatch.setattr(bench_step, "in_own_process", measured)
@@ -137,3 +141,15 @@ def test_all_cases_at_a_small_size():
     result = CliRunner().invoke(step, [*small, "--repeats", "1", "--threads", "1"])
     assert result.exit_code == 0, result.output
     assert all(f"\n{case} " in result.output for case in CASES)
+
+
+def _pages(pipe) -> None:
+    pipe.send(os.environ["THP_MEM_ALLOC_ENABLE"])
+
+
+@pytest.mark.parametrize(("case", "pages"), [("published", "0"), ("published-memory", "1")])
+def test_the_published_form_runs_as_torch_alone_would(case, pages, monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    settings = bench_step._PAGES[CASES[case].memory]
+    assert in_own_process("pages", "", _pages, environment=settings) == pages
+    assert "THP_MEM_ALLOC_ENABLE" not in os.environ

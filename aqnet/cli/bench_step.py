@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["step"]
 
-_CASES = ("published", "full", "full-bf16", "active", "active-bf16")
+_CASES = ("published", "published-memory", "full", "full-bf16", "active", "active-bf16")
 _GRIDS = ("china", "china_64x128", "china_32x64")
 _LEADS = 4  # lead times of a forecast
 _COUNT = click.IntRange(min=1)
@@ -35,7 +35,8 @@ def step(
 ) -> None:
     """Time, memory and operations of one training step (one sample, CPU) of CASES; default: all.
 
-    published: the published form from torch's own modules, one lead time a pass. The others are the
+    published: the published form from torch's own modules, one lead time a pass, in a process as
+    torch alone sets it up; published-memory: with our settings of memory. The others are the
     preset "china", four lead times a pass, on all patches (full) or those of China (active), in
     float32 or with products in bfloat16.
     """
@@ -60,10 +61,10 @@ def _table(costs: list[StepCost]) -> None:
     heads = ("tokens", "parameters", "TFLOP", "GFLOP/s", "of peak", "s a pass", "ratio",
              f"s {_LEADS} leads", "ratio", "GB", "ratio")  # fmt: skip
     widths = (8, 12, 9, 9, 9, 10, 7, 11, 7, 8, 7)
-    click.echo(f"{'':12}" + "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)))
+    click.echo(f"{'':17}" + "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)))
     for cost in costs:
         columns = zip(_columns(cost, reference), widths, strict=True)
-        click.echo(f"{cost.case:12}" + "".join(f"{text:>{width}}" for text, width in columns))
+        click.echo(f"{cost.case:17}" + "".join(f"{text:>{width}}" for text, width in columns))
 
 
 def _columns(cost: StepCost, reference: StepCost | None) -> tuple[str, ...]:
@@ -96,5 +97,6 @@ def _notes() -> None:
     click.echo("TFLOP: matrix products that the formulas need, three times the forward ones and "
                "12 N^2 D an attention;\nnothing recomputed and no column of a bias counts. Peak: "
                "this machine's 2,048 x 2,048 product in the\nsame precision, measured by the same "
-               "process. GB: peak of the process above its imports. No dropout in\nthe published "
-               "form; ours trains as its preset says.")  # fmt: skip
+               "process. GB: peak of the process above its imports. No dropout\nand no drop path "
+               "anywhere. published: memory as torch alone handles it; the others: as "
+               "\naqnet sets it for every training (large pages; freed blocks go back).")

@@ -10,6 +10,7 @@ Operations are counted as in `aqnet.training.cost`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -35,19 +36,26 @@ from aqnet.variables import INPUTS, TARGETS
 __all__ = ["CASES", "REFERENCE", "Case", "Size", "StepCost", "step_costs"]
 
 ONE_LEAD_H = 24.0
+_PAGES = {"torch": {"THP_MEM_ALLOC_ENABLE": "0"}, "aqnet": {}}  # read by torch
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and the type of its products; `tokens` None: the published form."""
+    """A network, the type of its products and how its process handles memory.
+
+    `tokens` None: the published form. `memory` "torch": as torch starts by itself, on pages of 4 kB
+    and with the limits of the C library; "aqnet": as `import aqnet` and a training set them.
+    """
 
     tokens: str | None
     dtype: torch.dtype = torch.float32
+    memory: Literal["torch", "aqnet"] = "aqnet"
 
 
 REFERENCE = "published"
 CASES = {
-    REFERENCE: Case(None),
+    REFERENCE: Case(None, memory="torch"),
+    "published-memory": Case(None),
     "full": Case("full"),
     "full-bf16": Case("full", torch.bfloat16),
     "active": Case("active"),
@@ -123,6 +131,7 @@ def step_costs(
                 size,
                 repeats,
                 torch.get_num_threads(),
+                environment=_PAGES[CASES[case].memory],
             )
             found[case] = _better(found.get(case), cost)
     return list(found.values())
@@ -134,7 +143,8 @@ def _better(before: StepCost | None, cost: StepCost) -> StepCost:
 
 def _measure(pipe, case: str, size: Size, repeats: int, threads: int) -> None:
     """In a process of its own."""
-    return_freed_memory()  # as a training does
+    if CASES[case].memory == "aqnet":
+        return_freed_memory()  # as a training does
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     gflops = matmul_gflops(dtype=CASES[case].dtype)
@@ -171,11 +181,12 @@ def _make(case: str, size: Size) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
 
 
 def _configuration(case: Case, size: Size) -> ModelConfig:
-    """The preset "china": physics in all blocks, ridges and rotary position among it."""
+    """The preset "china": physics in all blocks, ridges and rotary position among it.
+
+    Without dropout and drop path, as the published form is measured.
+    """
     sides = {"width": size.width, "depth": size.depth, "heads": size.heads}
-    if size.depth == 1:  # its first block has none, and there is no other
-        sides["drop_path"] = 0.0
-    return model_preset("china", tokens=case.tokens, **sides)
+    return model_preset("china", tokens=case.tokens, dropout=0.0, drop_path=0.0, **sides)
 
 
 # ---- the step
