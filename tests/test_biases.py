@@ -27,7 +27,7 @@ from aqnet.model.biases import (
 )
 from aqnet.model.check_attention import Sizes, made_up_context
 from aqnet.model.position import (
-    _lat_lon,
+    lat_lon,
     departure_points,
     geometry,
     relative_bucket,
@@ -53,7 +53,7 @@ def placed(lat, lon, elevation, wind) -> Placed:
 
 def degrees(place, up) -> tuple[np.ndarray, np.ndarray]:
     """Latitude and longitude of unit vectors in the frame of a geometry."""
-    lat, lon = _lat_lon(place.centre[0], up)
+    lat, lon = lat_lon(place.centre[0], up)
     return np.rad2deg(lat.numpy()), np.rad2deg(lon.numpy() + place.centre[1])
 
 

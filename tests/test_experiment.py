@@ -32,7 +32,7 @@ NOT_OFFERED = {
     *("lead_embedding", "outputs", "patch_norm", "physics_block", "physics_kernel"),
     *("physics_elevation_clamp", "physics_elevation_start", "physics_elevation_unit"),
     *("physics_plume_cap_h", "physics_plume_diffusivity_m2_s", "physics_plume_lead_share"),
-    *("physics_plume_sigma_km", "physics_plume_tau_h", "physics_ridge_start"),
+    *("physics_plume_sigma_km", "physics_ridge_start"),
     *("physics_rotary_km", "physics_stretch"),
 }
 
@@ -110,7 +110,7 @@ def test_physics_is_switched_as_a_whole():
         ("beijing", {"pollutant_weights": [1.0]}, "6 numbers, for pm25, pm10"),
         ("beijing", {"pollutant_weights": [0.0] * 6}, "leaves no pollutant"),
         ("china", {"physics_plume": "lead"}, "needs lead_mode = 'one'"),
-        ("china", {"scan_window": 8}, "needs mode = 'lanes'"),
+        ("china", {"scan_mode": "domain", "scan_window": 8}, "needs mode = 'lanes'"),
         ("china", {"scan_sectors": 6}, "scan_sectors: a multiple of 4"),
         ("china", {"physics_blocks": "0,9"}, "physics_blocks = [0, 9] must increase and stay"),
         ("china", {"physics_blocks": "first"}, "physics_blocks: "),

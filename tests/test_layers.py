@@ -16,6 +16,7 @@ from aqnet.model.layers import (
     DropPath,
     LeadDecoder,
     LeadEmbedding,
+    Persistence,
     RankEmbedding,
     lead_features,
     patch_wind,
@@ -218,3 +219,39 @@ def test_all_variables_are_the_rows_of_the_targets():
     want = everything[:, :, [INPUTS.index(name) for name in TARGETS]]
     torch.testing.assert_close(have, want, atol=1e-6, rtol=1e-6)
     assert decoder.film is None
+
+
+# ---- persistence
+
+
+@pytest.mark.parametrize("mode", ["all", "one"])
+def test_half_of_the_present_at_the_start(mode):
+    config = ModelConfig(lead_mode=mode, lead_times_h=(12, 24, 48), persistence=True)
+    present = Persistence(config, INPUTS)
+    torch.manual_seed(0)
+    cells, leads = torch.randn(2, 5, len(INPUTS), 4), 1 if mode == "one" else 3
+    hours = torch.tensor([6.0, 90.0]) if mode == "one" else None
+    given = (cells, torch.randn(2, leads, 6), hours)
+    at = [INPUTS.index(name) for name in TARGETS]
+    half = (0.5 * cells[:, None, :, at]).expand(2, leads, 5, 6, 4)
+    torch.testing.assert_close(present(*given), half)
+    torch.nn.init.normal_(present.share.weight)
+    changed = present(*given)
+    if mode == "one":
+        share = (changed / cells[:, None, :, at]).mean((1, 2, 4))
+        assert (share[0] - share[1]).abs().min() > 1e-3, "a share for each lead time"
+    else:
+        assert (changed[:, 0] / changed[:, 2] - 1).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"optional_inputs": ("co",)}, "targets among the required inputs"),
+        ({"lead_embedding": "raw_hours", "lead_mode": "one", "calendar": False}, "published form"),
+        ({"correction": True}, "choose one"),
+    ],
+)
+def test_persistence_needs_what_it_starts_from(changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        ModelConfig(persistence=True, **changes)

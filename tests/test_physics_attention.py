@@ -41,7 +41,7 @@ from aqnet.model.physics_attention import (
     parameter_groups,
     strength_parameters,
 )
-from aqnet.model.position import Geometry, _lat_lon, geometry
+from aqnet.model.position import Geometry, lat_lon, geometry
 from aqnet.model.sorted_attention import dense_attention
 
 torch.set_num_threads(1)
@@ -68,7 +68,7 @@ terrains = st.sampled_from(["random", "flat", "ties", "extreme"])
 
 def degrees(place: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
     """Latitudes and longitudes of tokens."""
-    lat, lon = _lat_lon(place.centre[0], place.up)
+    lat, lon = lat_lon(place.centre[0], place.up)
     return lat.rad2deg(), (lon + place.centre[1]).rad2deg()
 
 

@@ -326,3 +326,26 @@ def test_a_puff_goes_to_the_right_of_the_written_wind():
         east = (share * (lon - lon[col])).sum() * np.cos(np.deg2rad(lat[row]))
         turned.append(np.angle((east + 1j * (share * (lat - lat[row])[:, None]).sum()) / wind))
     assert -25 < np.rad2deg(np.median(turned)) < -3
+
+
+# ---- negative controls
+
+
+def test_another_wind_is_written_and_nothing_else_changes():
+    own, other = simulation(), simulation(written_wind_seed=7)
+    alone = simulation(weather_seed=7)
+    for _ in range(3):
+        hours = [run.step() for run in (own, other, alone)]
+        wind = [DYNAMIC.index(name) for name in ("u", "v")]
+        rest = [i for i in range(len(DYNAMIC)) if i not in wind]
+        assert np.array_equal(hours[0][rest], hours[1][rest])
+        assert np.array_equal(hours[1][wind], hours[2][wind])
+        assert not np.array_equal(hours[0][wind], hours[1][wind])
+
+
+def test_a_flat_terrain_is_written_and_the_real_one_acts():
+    own, flat = simulation(), simulation(written_terrain="flat")
+    assert np.array_equal(own.step(), flat.step())
+    assert not flat.world.static()[2].any() and own.world.static()[2].max() > 4000
+    same = [0, 1, 3]
+    assert np.array_equal(flat.world.static()[same], own.world.static()[same])

@@ -16,6 +16,10 @@ _OPTIONS = (
         "--grid", "grid_name", type=click.Choice(sorted(GRIDS)), default="china",
         show_default=True, help="Name of the grid.",
     ),
+    click.option("--manifest", help="Of fields: the terrain of its stores, as for a twin with "
+                 "rearranged mountains; needs --file."),
+    click.option("--folder", type=click.Path(path_type=Path),
+                 help="With --manifest: of the stores (default: data/MANIFEST)."),
     click.option("--patch-size", default=2, show_default=True, type=click.IntRange(min=1),
                  help="Cells along a side of a patch."),
     click.option("--rank", default=14, show_default=True, type=click.IntRange(min=1),
@@ -35,10 +39,21 @@ def _with_options(command: Callable) -> Callable:
     return command
 
 
-def _spec(grid_name: str, patch_size: int, rank: int, near_power: float, sweeps: int):
+def _spec(
+    grid_name: str, manifest: str | None, folder: Path | None, patch_size: int, rank: int,
+    near_power: float, sweeps: int,
+):  # fmt: skip
     from aqnet.model.ridge import ridge_spec
 
-    return ridge_spec(GRIDS[grid_name], patch_size, rank, near_power, sweeps)
+    if manifest is None:
+        return ridge_spec(GRIDS[grid_name], patch_size, rank, near_power, sweeps)
+    from aqnet.data.manifest import load_manifest, resolve_manifest
+    from aqnet.data.years import open_years
+    from aqnet.variables import STATIC
+
+    years = open_years(load_manifest(resolve_manifest(manifest)), folder)
+    terrain = years.static[STATIC.index("elevation")]
+    return ridge_spec(years.grid, patch_size, rank, near_power, sweeps, terrain)
 
 
 def _show(path: Path, factors) -> None:
@@ -65,6 +80,8 @@ def build(path: Path | None, **options) -> None:
 
     from aqnet.model.ridge import ridge_path, save_ridge
 
+    if options["manifest"] and path is None:
+        raise click.UsageError("--manifest needs --file: the usual place is for the real terrain")
     spec = _spec(**options)
     path, start = path or ridge_path(spec), time.perf_counter()
     factors = save_ridge(path, spec)

@@ -18,6 +18,8 @@ _SWITCHES = (
     "terrain_seed",
     "emission_seed",
     "weather_seed",
+    "written_wind_seed",
+    "written_terrain",
 )
 
 
@@ -62,7 +64,7 @@ def _window(start: str | None, end: str | None, days: int | None, years: list[in
     return start, end
 
 
-def _world(name: str, switches: dict, out: Path | None):
+def _world(name: str, switches: dict, out: Path | None, own_name: str | None):
     """Manifest, folder and whether the switches make a world that the manifest is not."""
     from pydantic import ValidationError
 
@@ -79,7 +81,9 @@ def _world(name: str, switches: dict, out: Path | None):
         text = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in problem.errors())
         raise click.UsageError(text) from problem
     if other != config:
-        manifest = derived_manifest(manifest, other)
+        manifest = derived_manifest(manifest, other, own_name)
+    elif own_name is not None:
+        raise click.UsageError("--name is for a world with other switches than the manifest's")
     return manifest, out or data_root() / manifest.name, other != config
 
 
@@ -116,10 +120,36 @@ def _world(name: str, switches: dict, out: Path | None):
 @click.option("--terrain-seed", type=int, help="0: the real terrain; others: rearranged.")
 @click.option("--emission-seed", type=int, help="Seed of the industrial pattern.")
 @click.option("--weather-seed", type=int, help="Seed of the weather.")
+@click.option(
+    "--written-wind-seed",
+    type=int,
+    help="Negative control: write the wind of the weather with this seed, which carries nothing.",
+)
+@click.option(
+    "--written-terrain",
+    type=click.Choice(["own", "flat"]),
+    help="Negative control: flat writes an elevation of 0; the terrain itself stays.",
+)
+@click.option(
+    "--name",
+    "own_name",
+    help="Of a world with other switches (default: twin- and digits of its settings).",
+)
 @click.option("--realism", is_flag=True, help="Compare the years with Beijing's observations.")
 @click.option("--print-settings", is_flag=True, help="Print the settings of the world, no more.")
 def twin(
-    year, years, manifest, out, days, start, end, native, realism, print_settings, **switches
+    year,
+    years,
+    manifest,
+    out,
+    days,
+    start,
+    end,
+    native,
+    realism,
+    print_settings,
+    own_name,
+    **switches,
 ) -> None:
     """Simulate weather and air quality over China: SYNTHETIC data in the format of CAQRA.
 
@@ -134,7 +164,9 @@ def twin(
     from aqnet.data.twin.realism import realism_table
     from aqnet.data.twin.recipe import settings_of, twin_config, write_manifest
 
-    described, folder, changed = _world(manifest, {k: switches[k] for k in _SWITCHES}, out)
+    described, folder, changed = _world(
+        manifest, {k: switches[k] for k in _SWITCHES}, out, own_name
+    )
     if print_settings:
         click.echo(yaml.safe_dump(settings_of(twin_config(described)), sort_keys=False), nl=False)
         return

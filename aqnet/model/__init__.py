@@ -1,0 +1,1 @@
+"""Forecasters: networks that know wind and terrain, and the statistical forecasts beside them."""

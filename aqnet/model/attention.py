@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import AqnetError, explain
+from .paths import Flow
 from .position import Geometry, geometry
 
 # %% auto #0
@@ -47,6 +48,8 @@ class PhysicalContext:
         Row and column in the grid of patches, for the bucketed relative position.
     patch_span : (int, int) or None
         Rows and columns of patches of the domain, for that position's stretched form.
+    flow : Flow or None
+        Wind field, for plumes that follow a path through it.
     ascending : (N,) or (B, N) int64
         Tokens from the lowest to the highest; made here, once for all layers.
     """
@@ -58,6 +61,7 @@ class PhysicalContext:
     ridge: tuple[torch.Tensor, torch.Tensor] | None = None
     patch: torch.Tensor | None = None
     patch_span: tuple[int, int] | None = None
+    flow: Flow | None = None
     ascending: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -280,6 +284,8 @@ def _block_context(context: PhysicalContext, batch: int, *run: int) -> PhysicalC
         x = per_sample(x, after + 1)
         return _blocks(x.expand(batch, *x.shape[1:]), *run)
 
-    lead = context.lead_time_h
+    lead, flow = context.lead_time_h, context.flow
     lead = None if lead is None else lead.repeat_interleave(run[2])
-    return map_tokens(replace(context, lead_time_h=lead), cut)
+    if flow is not None:
+        flow = replace(flow, wind=flow.wind.repeat_interleave(run[2], dim=0))
+    return map_tokens(replace(context, lead_time_h=lead, flow=flow), cut)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,16 +16,18 @@ from torch.nn import functional as F
 from ..errors import explain
 from ..grid import EARTH_RADIUS_KM
 from .attention import ModelError, PhysicalContext, per_sample
+from .paths import path_points
 from .position import POSITION_STEP_KM, Geometry, departure_points
 
 # %% auto #0
-__all__ = ['DIRECTIONS', 'SCALE_M', 'MIDDLE_KM', 'EXACT_BITS', 'SHORT_BITS', 'PLUME_TIMES', 'KM2_H_PER_M2_S', 'Strength',
-           'barrier_height', 'elevation_rows', 'ElevationBarrier', 'plume_features', 'plume_rows', 'Plume',
-           'plume_scales', 'ridge_features', 'ridge_rows', 'RidgeBarrier']
+__all__ = ['DIRECTIONS', 'SCALE_M', 'STRAIGHT', 'MIDDLE_KM', 'EXACT_BITS', 'SHORT_BITS', 'PLUME_TIMES', 'KM2_H_PER_M2_S',
+           'Strength', 'Angle', 'barrier_height', 'elevation_rows', 'ElevationBarrier', 'Way', 'plume_features',
+           'plume_rows', 'Plume', 'plume_scales', 'ridge_features', 'ridge_rows', 'RidgeBarrier']
 
 # %% ../../nbs/24_biases.ipynb #87361b9e
-__all__ = ["DIRECTIONS", "PLUME_TIMES", "ElevationBarrier", "Plume", "RidgeBarrier", "Strength",
-           "elevation_rows", "plume_features", "plume_rows", "ridge_features", "ridge_rows"]
+__all__ = ["DIRECTIONS", "PLUME_TIMES", "Angle", "ElevationBarrier", "Plume", "RidgeBarrier",
+           "Strength", "Way", "elevation_rows", "plume_features", "plume_rows", "ridge_features",
+           "ridge_rows"]
 
 # %% ../../nbs/24_biases.ipynb #ceffdd99
 class Strength(nn.Module):
@@ -42,6 +45,17 @@ class Strength(nn.Module):
     def forward(self) -> torch.Tensor:
         precise = torch.promote_types(self.raw.dtype, torch.float32)
         return self.unit.to(precise) * F.softplus(self.raw.to(precise))
+
+# %% ../../nbs/24_biases.ipynb #6a7e0002
+class Angle(nn.Module):
+    """A learned angle a head, (heads,) radians, which `raw` holds in units of 10 degrees."""
+
+    def __init__(self, heads: int, start_deg: float) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.full((heads,), start_deg / 10))
+
+    def forward(self) -> torch.Tensor:
+        return self.raw * math.radians(10)
 
 # %% ../../nbs/24_biases.ipynb #bd8485fd
 DIRECTIONS = {"receiver_uphill": -1.0, "source_uphill": 1.0}
@@ -87,14 +101,42 @@ class ElevationBarrier(nn.Module):
         """Tokens (N,) or (B, N) by ascending `height`."""
         return context.ascending if DIRECTIONS[self.direction] > 0 else context.ascending.flip(-1)
 
+# %% ../../nbs/24_biases.ipynb #6a7e0001
+@dataclass(frozen=True)
+class Way:
+    """How a plume finds the point it looks at.
+
+    Attributes
+    ----------
+    factor : float
+        Of the wind: the layer that carries is faster than the ground. 0: distance alone.
+    steps : int
+        Of a path through the smoothed wind field; 0: straight, with the token's own wind.
+    turning : (heads,) radians, clockwise, or None; of a path alone
+    """
+
+    factor: float = 1.0
+    steps: int = 0
+    turning: torch.Tensor | None = None
+
+
+STRAIGHT = Way()
+
 # %% ../../nbs/24_biases.ipynb #36af25a7
 MIDDLE_KM = (EARTH_RADIUS_KM, 0.0, 0.0)  # from the earth's middle to the domain's
 EXACT_BITS, SHORT_BITS = 23, 8  # sums of exact products in float32; significand of bfloat16
 
 
-def _departures(context: PhysicalContext, tau_h: torch.Tensor) -> torch.Tensor:
+def _departures(context: PhysicalContext, tau_h: torch.Tensor, way: Way) -> torch.Tensor:
     """In float64: 0.4 m, the resolution of float32 here, would cost a digit of the weights."""
-    return departure_points(context.geometry, context.wind.double(), tau_h.double())
+    hours = tau_h.double() * way.factor
+    if way.steps == 0:
+        return departure_points(context.geometry, context.wind.double(), hours)
+    if context.flow is None:
+        raise ModelError(explain(
+            "a path needs the wind field", expected="context.flow", found="none",
+            remedy="make the context by the network, or choose plume_steps = 0"))
+    return path_points(context.geometry, context.flow, hours, way.turning.double(), way.steps)
 
 
 def _coarse(a: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
@@ -112,14 +154,14 @@ def _exact_unit(gamma: torch.Tensor, place: Geometry) -> torch.Tensor:
     return torch.exp2(steps.clamp_min(tiny).log2().ceil())[:, :, None, None]
 
 # %% ../../nbs/24_biases.ipynb #0348d82c
-def plume_features(context: PhysicalContext, gamma: torch.Tensor,
-                   tau_h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def plume_features(context: PhysicalContext, gamma: torch.Tensor, tau_h: torch.Tensor,
+                   way: Way = STRAIGHT) -> tuple[torch.Tensor, torch.Tensor]:
     """Features whose product is the plume [nat] up to a constant of each row.
 
     gamma (B or 1, heads) is in 1/km2, tau_h (B or 1, heads) in h. Features of queries
     (B, heads, N, 8) and of keys (B or 1, 1, N, 8); the exact part stands first.
     """
-    place, points = context.geometry, _departures(context, tau_h)
+    place, points = context.geometry, _departures(context, tau_h, way)
     unit, slope = _exact_unit(gamma.double(), place), 2 * gamma.double()[..., None, None]
     a = slope * points
     row = slope * (points * (points - points.new_tensor(MIDDLE_KM))).sum(-1, keepdim=True)
@@ -132,9 +174,10 @@ def plume_features(context: PhysicalContext, gamma: torch.Tensor,
 
 # %% ../../nbs/24_biases.ipynb #f714c6ef
 def plume_rows(context: PhysicalContext, gamma: torch.Tensor, tau_h: torch.Tensor,
-               receivers: torch.Tensor | slice = slice(None)) -> torch.Tensor:
+               receivers: torch.Tensor | slice = slice(None), way: Way = STRAIGHT
+               ) -> torch.Tensor:
     """Rows (B, heads, n, N) of the plume [nat], by the distances; see `plume_features`."""
-    points = _departures(context, tau_h)
+    points = _departures(context, tau_h, way)
     points = (points - points.new_tensor(MIDDLE_KM)).to(gamma.dtype)
     here = per_sample(context.geometry.centred.to(gamma.dtype), 2)
     away = points[:, :, receivers, None] - here[:, None, None]
@@ -149,12 +192,15 @@ class Plume(nn.Module):
     """Plume with learned width [km], diffusivity [m2/s] and travel time a head.
 
     `time` is "learned": hours a head; or "lead": a share of the context's lead time, at most
-    `cap_h`. ModelError for another name, or when the context has no lead time.
+    `cap_h`. `wind_factor`, `steps`: see `Way`; with steps, the angle from the wind to the carrying
+    one is learned from `turning_deg` on, clockwise. ModelError for another `time`, or when the
+    context lacks lead time or wind field.
     """
 
     def __init__(self, heads: int, time: str = "learned", sigma_km=(80.0, 125.0, 200.0, 900.0),
                  diffusivity_m2_s=(1e4,), tau_h=(4.0, 8.0, 16.0, 8.0), lead_share=(0.25,),
-                 cap_h: float = 48.0) -> None:
+                 cap_h: float = 48.0, wind_factor: float = 1.0, steps: int = 0,
+                 turning_deg: float = 0.0) -> None:
         super().__init__()
         if time not in PLUME_TIMES:
             raise ModelError(explain(f"unknown travel time {time!r} of the plume", found=time,
@@ -162,14 +208,21 @@ class Plume(nn.Module):
         self.time, self.cap_h = time, cap_h
         self.sigma, self.diffusivity = Strength(heads, sigma_km), Strength(heads, diffusivity_m2_s)
         self.travel = Strength(heads, tau_h if time == "learned" else lead_share)
+        self.wind_factor, self.steps = wind_factor, steps
+        self.turning = Angle(heads, turning_deg) if steps else None
+
+    @property
+    def way(self) -> Way:
+        """How it finds the points it looks at."""
+        return Way(self.wind_factor, self.steps, self.turning() if self.steps else None)
 
     def features(self, context: PhysicalContext) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of queries (B, heads, N, 8) and keys (B or 1, 1, N, 8)."""
-        return plume_features(context, *plume_scales(self, context))
+        return plume_features(context, *plume_scales(self, context), self.way)
 
     def rows(self, context: PhysicalContext, receivers=slice(None)) -> torch.Tensor:
         """Rows (B, heads, n, N) of the bias, nat."""
-        return plume_rows(context, *plume_scales(self, context), receivers)
+        return plume_rows(context, *plume_scales(self, context), receivers, self.way)
 
 # %% ../../nbs/24_biases.ipynb #8187a3a8
 def plume_scales(plume: Plume, context: PhysicalContext) -> tuple[torch.Tensor, torch.Tensor]:

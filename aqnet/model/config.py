@@ -45,9 +45,9 @@ class ScanConfig(Config):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         _require(
-            self.window == 0 or self.mode == "lanes",
-            f"window = {self.window} needs mode = 'lanes' (windows over other orders span the "
-            f"whole domain), not {self.mode!r}",
+            self.window == 0 or self.mode in ("lanes", "none"),
+            f"window = {self.window} needs mode = 'lanes', or 'none' for windows along the rows "
+            f"(over other orders they span the whole domain), not {self.mode!r}",
         )
         _require(self.window != 1, "window = 1: a token that attends to itself alone; use 0 or 2+")
         _require(
@@ -89,8 +89,9 @@ class ModelConfig(Config):
     drop_path: Share = 0.0  # of the last block, rising linearly from 0 in the first
     physics: PhysicsConfig | None = None  # None: plain attention
     physics_blocks: Literal["all", "first_block_only"] | tuple[HourBack, ...] = "all"
-    scan: ScanConfig = ScanConfig()
+    scan: ScanConfig = ScanConfig()  # order of the tokens along the wind
     decoder_depth: Annotated[int, Field(ge=0)] = 0  # Linear + GELU layers before the output
+    persistence: bool = False  # forecast = learned share of the present + what is decoded
     outputs: Literal["targets", "all_variables"] = "targets"  # rows of the last layer
 
     # The forecaster for stations
@@ -207,4 +208,16 @@ def _check_tokens(c: ModelConfig) -> None:
     _require(
         c.outputs == "targets" or not set(TARGETS) & set(c.optional_inputs),
         "outputs = 'all_variables' needs all targets among the required inputs",
+    )
+    _require(
+        not c.persistence or not set(TARGETS) & set(c.optional_inputs),
+        "persistence needs all targets among the required inputs",
+    )
+    _require(
+        not c.persistence or c.lead_embedding == "scaled",
+        "persistence is not of the published form: lead_embedding = 'raw_hours'",
+    )
+    _require(
+        not c.persistence or not c.correction,
+        "persistence and correction both start from something known: choose one",
     )

@@ -24,12 +24,12 @@ from ..variables import TARGETS
 # %% auto #0
 __all__ = ['RANK_WAVES', 'LEAD_WAVES', 'FILM_WIDTH', 'take_cells', 'place_cells', 'patch_wind', 'sincos_position',
            'RankEmbedding', 'lead_features', 'LeadEmbedding', 'ByteDropout', 'DropPath', 'recomputed', 'core_of',
-           'Block', 'LeadDecoder']
+           'Block', 'LeadDecoder', 'Persistence']
 
 # %% ../../nbs/32_layers.ipynb #61f4b8cb
-__all__ = ["Block", "ByteDropout", "DropPath", "LeadDecoder", "LeadEmbedding", "RankEmbedding",
-           "core_of", "lead_features", "patch_wind", "place_cells", "recomputed", "sincos_position",
-           "take_cells"]
+__all__ = ["Block", "ByteDropout", "DropPath", "LeadDecoder", "LeadEmbedding", "Persistence",
+           "RankEmbedding", "core_of", "lead_features", "patch_wind", "place_cells", "recomputed",
+           "sincos_position", "take_cells"]
 
 # %% ../../nbs/32_layers.ipynb #65d35892
 def take_cells(fields: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
@@ -255,10 +255,13 @@ def _film(config: ModelConfig) -> nn.Module | None:
     """From the conditions of a lead time to gain and shift of all features."""
     if config.lead_embedding == "raw_hours":
         return None
-    one = config.lead_mode == "one"
-    leads = 1 + 2 * LEAD_WAVES if one else len(config.lead_times_h)
-    return nn.Sequential(nn.Linear(leads + len(CALENDAR), FILM_WIDTH), nn.GELU(),
+    return nn.Sequential(nn.Linear(_condition_count(config), FILM_WIDTH), nn.GELU(),
                          nn.Linear(FILM_WIDTH, 2 * config.width))
+
+
+def _condition_count(config: ModelConfig) -> int:
+    one = config.lead_mode == "one"
+    return (1 + 2 * LEAD_WAVES if one else len(config.lead_times_h)) + len(CALENDAR)
 
 
 def _conditions(config: ModelConfig, calendar: torch.Tensor,
@@ -269,6 +272,25 @@ def _conditions(config: ModelConfig, calendar: torch.Tensor,
     else:
         lead = torch.eye(calendar.shape[1], device=calendar.device).expand(len(calendar), -1, -1)
     return torch.cat([lead, calendar if config.calendar else torch.zeros_like(calendar)], dim=-1)
+
+# %% ../../nbs/32_layers.ipynb #32p00002
+class Persistence(nn.Module):
+    """Share of the present: cells (B, N, C, A), calendar, lead time -> (B, L, N, 6, A).
+
+    One half at the start.
+    """
+
+    def __init__(self, config: ModelConfig, channels: tuple[str, ...]) -> None:
+        super().__init__()
+        self.config, self.at = config, [channels.index(name) for name in TARGETS]
+        self.share = nn.Linear(_condition_count(config), len(TARGETS))
+        nn.init.zeros_(self.share.weight)
+        nn.init.constant_(self.share.bias, 0.5)
+
+    def forward(self, cells: torch.Tensor, calendar: torch.Tensor,
+                lead_time_h: torch.Tensor | None = None) -> torch.Tensor:
+        share = self.share(_conditions(self.config, calendar, lead_time_h))
+        return share[:, :, None, :, None] * cells[:, None, :, self.at]
 
 # %% ../../nbs/32_layers.ipynb #036d3edf
 def _output(decoder: LeadDecoder, features: torch.Tensor) -> torch.Tensor:

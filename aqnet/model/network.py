@@ -18,9 +18,10 @@ from .aggregation import VariableTokens, require_true
 from .attention import ModelError, PhysicalContext
 from .config import MAX_LEAD_TIME_H, ModelConfig
 from .domain import Domain, cells_of, token_domain, wind_scan
-from aqnet.model.layers import (
-    Block, LeadDecoder, LeadEmbedding, RankEmbedding, patch_wind, place_cells, sincos_position,
-    take_cells)
+from .layers import (
+    Block, LeadDecoder, LeadEmbedding, Persistence, RankEmbedding, patch_wind, place_cells,
+    sincos_position, take_cells)
+from .paths import WindField
 from .scan import Scan
 from ..variables import TARGETS
 
@@ -58,6 +59,7 @@ class FieldTransformer(nn.Module):
         self.config, self.channels, self.shape = config, tuple(channels), domain.grid.shape
         self.checkpoint_blocks = False
         self.places, self.scan = token_domain(config, domain), wind_scan(config, domain)
+        self.flow = _wind_field(self, domain)
         _register(self, domain)
         _build(self, domain.tokens(config))
 
@@ -107,8 +109,10 @@ def _forward(model: FieldTransformer, fields: torch.Tensor, wind: torch.Tensor,
     tokens = _placed(model, tokens, lead_time_h, scan)
     tokens = model.encode(tokens, context, scan if model.config.scan.window else None)
     values = model.decode(tokens, calendar, lead_time_h)
-    precise = torch.promote_types(values.dtype, torch.float32)
-    return place_cells(values.to(precise), model.cells, model.shape)
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    if model.persistence is not None:
+        values = values + model.persistence(cells, calendar, lead_time_h)
+    return place_cells(values, model.cells, model.shape)
 
 # %% ../../nbs/33_network.ipynb #efb94d77
 def _placed(model: FieldTransformer, tokens: torch.Tensor, lead_time_h: torch.Tensor | None,
@@ -129,6 +133,8 @@ def _placed(model: FieldTransformer, tokens: torch.Tensor, lead_time_h: torch.Te
 def _context(model: FieldTransformer, cells: torch.Tensor, wind: torch.Tensor,
              lead_time_h: torch.Tensor | None) -> PhysicalContext:
     context = model.places.context(patch_wind(wind, model.cells), lead_time_h)
+    if model.flow is not None:
+        context = replace(context, flow=model.flow(wind))
     if model.elevation_channel is None:
         return context
     return replace(context, elevation=cells[:, :, model.elevation_channel].mean(-1))
@@ -172,6 +178,14 @@ def _register(model: FieldTransformer, domain: Domain) -> None:
     model.elevation_channel = channels.index("elevation") if own else None
 
 
+def _wind_field(model: FieldTransformer, domain: Domain) -> WindField | None:
+    """What makes the wind field of plumes that follow a path."""
+    physics = model.config.physics
+    if physics is None or physics.plume == "off" or physics.plume_steps == 0:
+        return None
+    return WindField(domain.grid, model.places.centre[1], physics.plume_smooth_km)
+
+
 def _elevation_is_an_input(config: ModelConfig) -> bool:
     """Whether attention takes the normalised elevation of the input, as the published model."""
     return config.physics is not None and config.physics.elevation_unit == "normalised"
@@ -194,10 +208,12 @@ def _build(model: FieldTransformer, active: np.ndarray) -> None:
         model.register_buffer("position", place, persistent=False)
     model.blocks = nn.ModuleList(Block(config, index) for index in range(config.depth))
     model.decode = LeadDecoder(config, channels)
+    model.persistence = Persistence(config, channels) if config.persistence else None
 
 # %% ../../nbs/33_network.ipynb #de020546
 def _require_channels(config: ModelConfig, channels: tuple[str, ...]) -> None:
-    wanted = set(TARGETS) if config.outputs == "all_variables" else set()
+    every = config.outputs == "all_variables" or config.persistence
+    wanted = set(TARGETS) if every else set()
     if _elevation_is_an_input(config):
         wanted.add("elevation")
     missing = sorted(wanted - set(channels))

@@ -14,7 +14,7 @@ from torch import nn
 from ..config import Config
 from ..errors import explain
 from .attention import ModelError, PhysicalContext, per_sample
-from .biases import ElevationBarrier, Plume, RidgeBarrier, Strength
+from .biases import Angle, ElevationBarrier, Plume, RidgeBarrier, Strength
 from .position import relative_bucket, rotary_angles, rotate
 from .sorted_attention import blockwise_attention, dense_attention, fused_attention
 
@@ -41,13 +41,18 @@ class PhysicsConfig(Config):
     # The published form holds the bias in [-10, 0] and takes z-scored elevation for metres: the
     # context's elevation is then normalised, and the bias 1,900 times too small.
     elevation_clamp: Annotated[float, Field(gt=0)] | None = None  # nat
-    elevation_unit: Literal["metres", "normalised"] = "metres"
+    elevation_unit: Literal["metres", "normalised"] = "metres"  # of the context
     plume: Literal["off", "learned", "lead"] = "learned"
-    plume_sigma_km: Positive = (80.0, 125.0, 200.0, 900.0)
-    plume_diffusivity_m2_s: Positive = (1e4,)
+    plume_sigma_km: Positive = (80.0, 125.0, 200.0, 900.0)  # width at the start
+    plume_diffusivity_m2_s: Positive = (1e4,)  # widens it on the way
     plume_tau_h: Positive = (4.0, 8.0, 16.0, 8.0)  # travel time of "learned"
     plume_lead_share: Positive = (0.25,)  # travel time over lead time, of "lead"
     plume_cap_h: Annotated[float, Field(gt=0)] = 48.0  # longest travel time of "lead"
+    # wind of the layer that carries, over that of the data; 0: the distance alone
+    plume_wind_factor: Annotated[float, Field(ge=0)] = 1.0
+    plume_steps: Annotated[int, Field(ge=0)] = 0  # of a path through the wind field; 0: straight
+    plume_turning_deg: float = 0.0  # with steps: start of the angle to the carrying wind, clockwise
+    plume_smooth_km: Annotated[float, Field(ge=0)] = 80.0  # of the wind field of a path
     ridge: bool = False
     ridge_start: Positive = (1.0,)  # nat per 1000 m
     position: Literal["none", "rotary", "bucketed"] = "rotary"
@@ -111,7 +116,8 @@ def _biases(heads: int, c: PhysicsConfig) -> list[nn.Module | None]:
     made = [
         lambda: ElevationBarrier(heads, c.elevation, c.elevation_start, c.elevation_clamp),
         lambda: Plume(heads, c.plume, c.plume_sigma_km, c.plume_diffusivity_m2_s, c.plume_tau_h,
-                      c.plume_lead_share, c.plume_cap_h),
+                      c.plume_lead_share, c.plume_cap_h, c.plume_wind_factor, c.plume_steps,
+                      c.plume_turning_deg),
         lambda: RidgeBarrier(heads, c.ridge_start),
         lambda: RelativePosition(heads, c.stretch)]
     wanted = (c.elevation != "off", c.plume != "off", c.ridge, c.position == "bucketed")
@@ -170,7 +176,7 @@ def physics_attention(core: PhysicsAttention, q: torch.Tensor, k: torch.Tensor, 
 def strength_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The physical strengths in a model, by their names in `model.named_parameters()`."""
     return {f"{name}.raw".removeprefix("."): module.raw
-            for name, module in model.named_modules() if isinstance(module, Strength)}
+            for name, module in model.named_modules() if isinstance(module, (Strength, Angle))}
 
 
 def parameter_groups(model: nn.Module, lr: float, strength_lr: float,

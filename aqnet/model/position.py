@@ -13,12 +13,12 @@ import torch
 from ..grid import EARTH_RADIUS_KM
 
 # %% auto #0
-__all__ = ['POSITION_STEP_KM', 'SECONDS_PER_HOUR', 'METRES_PER_KM', 'Geometry', 'geometry', 'departure_points', 'rotary_angles',
-           'rotate', 'relative_bucket']
+__all__ = ['POSITION_STEP_KM', 'SECONDS_PER_HOUR', 'METRES_PER_KM', 'Geometry', 'lat_lon', 'geometry', 'departure_points',
+           'on_sphere', 'rotary_angles', 'rotate', 'relative_bucket']
 
 # %% ../../nbs/23_position.ipynb #1ca317c8
-__all__ = ["POSITION_STEP_KM", "Geometry", "departure_points", "geometry", "relative_bucket",
-           "rotary_angles", "rotate"]
+__all__ = ["POSITION_STEP_KM", "Geometry", "departure_points", "geometry", "lat_lon", "on_sphere",
+           "relative_bucket", "rotary_angles", "rotate"]
 
 # %% ../../nbs/23_position.ipynb #52a57766
 POSITION_STEP_KM = 0.125  # a power of two
@@ -65,8 +65,11 @@ def _east(centre: float, lat: torch.Tensor, lon: torch.Tensor) -> torch.Tensor:
     return torch.stack([-c * lon.sin(), lon.cos(), s * lon.sin()], -1)
 
 
-def _lat_lon(centre: float, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inverse of `_up`, radians."""
+def lat_lon(centre: float, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latitude and longitude (from the centre's), radians, of unit vectors (..., 3).
+
+    `centre`: latitude of the domain's centre, radians.
+    """
     u, e, n = up.unbind(-1)
     s, c = math.sin(centre), math.cos(centre)
     flat = c * u - s * n
@@ -124,10 +127,15 @@ def departure_points(place: Geometry, wind: torch.Tensor, tau_h: torch.Tensor) -
     return _keep_inside(place, up * angle.cos() + against * angle.sin()) * EARTH_RADIUS_KM
 
 # %% ../../nbs/23_position.ipynb #5bbeddf6
+def on_sphere(place: Geometry, lat: torch.Tensor, lon: torch.Tensor) -> torch.Tensor:
+    """Points (..., 3) km from the earth's middle; `lon` from the centre's, radians."""
+    return _up(place.centre[0], lat, lon) * EARTH_RADIUS_KM
+
+
 def _keep_inside(place: Geometry, up: torch.Tensor) -> torch.Tensor:
     """Nearest latitude and longitude of the domain's box."""
     south, north, west, east = place.box
-    lat, lon = _lat_lon(place.centre[0], up)
+    lat, lon = lat_lon(place.centre[0], up)
     return _up(place.centre[0], lat.clamp(south, north), lon.clamp(west, east))
 
 # %% ../../nbs/23_position.ipynb #265136da
@@ -137,7 +145,7 @@ def rotary_angles(place: Geometry, head_dim: int, shortest_km: float,
     m, middle = head_dim // 4, place.centre[0]
     ratio = torch.linspace(0, 1, m, dtype=torch.float64, device=place.up.device)
     waves = 2 * math.pi / (shortest_km * (longest_km / shortest_km) ** ratio)
-    lat, lon = _lat_lon(middle, place.up)
+    lat, lon = lat_lon(middle, place.up)
     east, north = lon * math.cos(middle) * EARTH_RADIUS_KM, (lat - middle) * EARTH_RADIUS_KM
     angle = torch.cat([east[..., None] * waves, north[..., None] * waves], dim=-1)
     return angle.cos(), angle.sin()

@@ -68,14 +68,17 @@ def ridge_matrix(elevation: np.ndarray) -> np.ndarray:
     return out
 
 # %% ../../nbs/25_ridge.ipynb #87125c84
-def patch_elevation(grid: Grid, patch: int) -> np.ndarray:
+def patch_elevation(grid: Grid, patch: int, elevation: np.ndarray | None = None) -> np.ndarray:
     """Mean elevation of the patches of a grid, (rows, columns) float32, m.
 
-    GridError if the patch does not divide the grid, or the elevation has gaps.
+    Of `elevation` (H, W) [m], by default the real one. GridError if the patch does not divide the
+    grid, or the elevation has gaps.
     """
-    from aqnet.data.geography import china_static  # and xarray: a training reads finished ridges
+    if elevation is None:
+        from aqnet.data.geography import china_static  # brings xarray, which a training can spare
 
-    z = china_static(grid).elevation.values.astype(np.float64)
+        elevation = china_static(grid).elevation.values
+    z = np.asarray(elevation, np.float64)
     if z.shape[0] % patch or z.shape[1] % patch or not np.isfinite(z).all():
         raise GridError(explain(
             f"no ridges for grid {grid.name} in patches of {patch}", found=(
@@ -189,10 +192,10 @@ class RidgeSpec:
 
 # %% ../../nbs/25_ridge.ipynb #4de8b012
 def ridge_spec(grid: Grid, patch: int = 2, rank: int = 14, near_power: float = 2.0,
-               sweeps: int = 4) -> RidgeSpec:
-    """The specification for the patches of a grid, with their real terrain."""
-    elevation = patch_elevation(grid, patch)
-    return RidgeSpec(grid.name, grid.digest, patch, rank, float(near_power), sweeps, elevation)
+               sweeps: int = 4, elevation: np.ndarray | None = None) -> RidgeSpec:
+    """The specification for the patches of a grid, with the terrain of `patch_elevation`."""
+    terrain = patch_elevation(grid, patch, elevation)
+    return RidgeSpec(grid.name, grid.digest, patch, rank, float(near_power), sweeps, terrain)
 
 
 def ridge_path(spec: RidgeSpec, folder: str | Path | None = None) -> Path:

@@ -1,1 +1,1 @@
-"""Training: preparation on the training split, the Lightning task, the loop and checkpoints."""
+"""One engine that trains any forecaster on any number of processes, and its checkpoints."""

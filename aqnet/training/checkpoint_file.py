@@ -29,9 +29,9 @@ _WRAPPED = re.compile(r"module\.|(.*\.)?_orig_mod\.")
 class Code(Config):
     """Code that wrote a checkpoint."""
 
-    aqnet: str
-    torch: str
-    git: GitState
+    aqnet: str  # version
+    torch: str  # version
+    git: GitState  # state of the repository
 
     @classmethod
     @cache  # what was imported stays what it was
@@ -45,7 +45,7 @@ class Progress(Config):
     """Where in its training a model was; `val_loss` None: not judged."""
 
     step: int = 0  # optimiser steps
-    epoch: int = 0
+    epoch: int = 0  # epochs done
     val_loss: float | None = None
 
 

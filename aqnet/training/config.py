@@ -73,7 +73,7 @@ class TrainingConfig(Config):
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
     workers: _Count = 0  # processes that read, for each training process
     log_every: _AtLeastOne = 10  # steps
-    collective_timeout_minutes: _Positive = 30.0
+    collective_timeout_minutes: _Positive = 30.0  # how long a rank waits for another
 
     # ---- closed-form start of the Beijing forecaster
     ridge_penalty: _Positive = 8000.0

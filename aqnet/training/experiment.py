@@ -35,6 +35,7 @@ class Experiment(Config):
         What it was derived from.
     manifest : str
         Name or path of a data manifest.
+    model, training : ModelConfig, TrainingConfig
     store : path or None
         Store of a manifest of stations; None: NAME.zarr in the data folder.
     folder, scan, terrain : path or None

@@ -20,21 +20,21 @@ class Identity(Config):
     weather at the valid time, see `weather_provenance`.
     """
 
-    kind: Literal["stations", "grid"]
-    manifest: Text
-    manifest_sha256: Sha256
+    kind: Literal["stations", "grid"]  # of the data
+    manifest: Text  # name
+    manifest_sha256: Sha256  # its digest
     stores: tuple[tuple[Text, Sha256], ...]
-    grid: Text
-    grid_sha256: Sha256
-    mask_sha256: Sha256
-    variables: tuple[Text, ...]
-    static_variables: tuple[Text, ...]
+    grid: Text  # name
+    grid_sha256: Sha256  # of its coordinates
+    mask_sha256: Sha256  # of the active cells
+    variables: tuple[Text, ...]  # of the hours, in order
+    static_variables: tuple[Text, ...]  # fixed fields, in order
     normaliser_sha256: Sha256
     statistics_sha256: Sha256 | None = None
     scan_sha256: Sha256 | None = None
     terrain_sha256: Sha256 | None = None
     weather: Text = "none"
-    synthetic: bool
+    synthetic: bool  # simulated data
 
     def digests(self) -> dict[str, str]:
         """SHA-256 by name of all that was read, for the record of a run."""

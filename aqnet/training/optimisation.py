@@ -11,7 +11,7 @@ from torch import nn
 
 from aqnet.errors import explain
 from aqnet.model.attention import ModelError
-from aqnet.model.biases import Strength
+from aqnet.model.biases import Angle, Strength
 from aqnet.training.config import TrainingConfig
 
 __all__ = ["clip_sums", "gradients", "group_of", "make_optimiser", "norm_of", "parameter_groups",
@@ -21,7 +21,7 @@ __all__ = ["clip_sums", "gradients", "group_of", "make_optimiser", "norm_of", "p
 _PATTERNS = (
     ("position", r"(^|\.)(position|table)(\.|$)"),
     ("blocks", r"^blocks\.\d+\."),
-    ("decoder", r"^(decode|decoder|head|out|norm)(_\w+)?(\.|$)"),
+    ("decoder", r"^(decode|decoder|persistence|head|out|norm)(_\w+)?(\.|$)"),
     ("embedding", r"^(tokens|embed\w*|variables|aggregation|lead|rank|calendar)(_\w+)?(\.|$)"),
 )
 _NEVER_DECAYED = ("position", "strengths")
@@ -35,7 +35,7 @@ def group_of(name: str, owner: nn.Module) -> str:
     ModelError
         No pattern fits the name.
     """
-    if isinstance(owner, Strength):
+    if isinstance(owner, (Strength, Angle)):
         return "strengths"
     own = name.removeprefix("network.")
     for group, pattern in _PATTERNS:

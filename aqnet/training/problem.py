@@ -218,7 +218,7 @@ def ridge_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> Rid
     """
     if model.physics is None or not model.physics.ridge:
         return None
-    spec = ridge_spec(domain.grid, model.patch)
+    spec = ridge_spec(domain.grid, model.patch, elevation=domain.elevation)
     return load_ridge(path or ridge_path(spec), spec)
 
 

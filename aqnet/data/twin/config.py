@@ -138,6 +138,9 @@ class TwinConfig(Config):
     written: 0 is a world in which cells exchange nothing. `blocking` multiplies the resistance of
     terrain to flow and its suppression of diffusion. `terrain_seed` 0 is the real orography,
     others keep its plateaus, plains and roughness and rearrange the mountains (`world`).
+    For negative controls, what is written can differ from what carries: `written_wind_seed` is the
+    `weather_seed` whose u and v are written (None: its own), with `written_terrain` "flat" the
+    written elevation is 0.
     The simulation starts `spin_up_days` before the first hour of `first_year`; a later year
     continues from the end of the one before it.
     """
@@ -152,6 +155,8 @@ class TwinConfig(Config):
     terrain_seed: Seed = 0
     emission_seed: Seed = 0
     weather_seed: Seed = 0
+    written_wind_seed: Seed | None = None
+    written_terrain: Literal["own", "flat"] = "own"
     border: Literal["open", "closed"] = "open"
     sources: bool = True
     sinks: bool = True

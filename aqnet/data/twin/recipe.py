@@ -85,13 +85,15 @@ def twin_config(manifest: GridManifest) -> TwinConfig:
     return config
 
 
-def derived_manifest(base: GridManifest, config: TwinConfig) -> GridManifest:
-    """Manifest of another world, named after its settings: `twin-` and 8 digits of their digest.
+def derived_manifest(
+    base: GridManifest, config: TwinConfig, name: str | None = None
+) -> GridManifest:
+    """Manifest of another world; `name` by default `twin-` and 8 digits of its settings' digest.
 
     Years, splits and everything else are those of `base`.
     """
     settings = settings_of(config)
-    name = f"twin-{sha256_json(settings)[:8]}"
+    name = name or f"twin-{sha256_json(settings)[:8]}"
     content = base.model_dump(mode="json")
     content |= {"name": name, "grid": config.grid}
     content["recipe"] = content["recipe"] | {"settings": settings}

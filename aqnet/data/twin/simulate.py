@@ -47,6 +47,7 @@ class Simulation:
         self.config = config
         self.world: World = build_world(config)
         self.weather = Weather(config, self.world)
+        self._written_wind = self._other_wind()
         self.emissions = Emissions(config, self.world)
         self.transport = Transport(self.world.geometry, background_amount())
         first = hour_number(year_times(config.first_year, config.utc_offset_h)[0])
@@ -57,6 +58,13 @@ class Simulation:
         self._area = self.world.geometry.area
         self._diffusion = _FaceDiffusion(config, self.world)
         self.reset_ledger()
+
+    def _other_wind(self) -> Weather:
+        """Weather whose wind is written."""
+        seed = self.config.written_wind_seed
+        if seed is None:
+            return self.weather
+        return Weather(self.config.model_copy(update={"weather_seed": seed}), self.world)
 
     def reset_ledger(self) -> None:
         """Start the ledger anew."""
@@ -120,6 +128,9 @@ class Simulation:
         fields = dict(zip(TRACERS, surface, strict=True))
         fields["pm10"] = fields["pm25"] + fields["coarse"]
         fields |= {name: getattr(weather, name) for name in ("u", "v", "temp", "rh", "psfc")}
+        if self._written_wind is not self.weather:
+            seen = self._written_wind.at(self.hour - 0.5)  # the hour that has just been simulated
+            fields |= {"u": seen.u, "v": seen.v}
         return self.world.to_grid(np.stack([fields[name] for name in DYNAMIC]))
 
     # ---- state between runs

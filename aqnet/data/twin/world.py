@@ -24,7 +24,8 @@ _SMALLEST_CELL_KM = 5.0
 class World:
     """Fields of shape (H, W), rows south to north whatever the grid's orientation.
 
-    elevation in m (sea 0), population in persons/km2, land and mask (China) bool.
+    elevation in m (sea 0), population in persons/km2, land and mask (China) bool. `flat`: stores
+    are told that the elevation is 0.
     """
 
     grid: Grid
@@ -34,6 +35,7 @@ class World:
     land: np.ndarray
     mask: np.ndarray
     north_to_south: bool
+    flat: bool = False
 
     def to_grid(self, field: np.ndarray) -> np.ndarray:
         """A field (..., H, W) in the orientation of the grid."""
@@ -42,7 +44,8 @@ class World:
     def static(self) -> np.ndarray:
         """Static variables of a store, (4, H, W) float32, in the orientation of the grid."""
         lat2d, lon2d = self.grid.mesh()
-        fields = [self.to_grid(self.elevation), self.to_grid(self.population)]
+        written = np.zeros_like(self.elevation) if self.flat else self.elevation
+        fields = [self.to_grid(written), self.to_grid(self.population)]
         return np.stack([lat2d, lon2d, *fields]).astype(np.float32)
 
 
@@ -128,4 +131,4 @@ def build_world(config: TwinConfig) -> World:
     population = population.astype(np.float64)
     land = (elevation > 0.5) | (population > 0)
     return World(grid, geometry, rearranged(elevation, geometry, config.terrain_seed), population,
-                 land, mask, bool(down))  # fmt: skip
+                 land, mask, bool(down), config.written_terrain == "flat")  # fmt: skip

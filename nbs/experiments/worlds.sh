@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Make the worlds of the physics experiment: stores, statistics, record and ridges in data/NAME.
+# What is there stays. Two minutes and 0.6 GB a world on one core. Usage: worlds.sh [NAME ...]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+aqnet=${AQNET:-aqnet}
+
+# name and switches of `aqnet data twin --manifest carried`; the sealed worlds were opened last
+worlds='carried
+carried-still --transport 0
+carried-open --blocking 0
+carried-040 --transport 0.4
+carried-070 --transport 0.7
+carried-wind --written-wind-seed 99
+carried-flat --written-terrain flat
+carried-1 --terrain-seed 1 --emission-seed 1 --weather-seed 1
+carried-2 --terrain-seed 2 --emission-seed 2 --weather-seed 2
+carried-3 --terrain-seed 3 --emission-seed 3 --weather-seed 3
+carried-1-64x128 --grid china_64x128 --terrain-seed 1 --emission-seed 1 --weather-seed 1'
+
+make_world() {
+  local name=$1 folder=data/$1 manifest=data/$1/$1.yaml
+  shift
+  if [ -e "$folder/ridges.safetensors" ]; then
+    printf '%s is there\n' "$folder"
+    return
+  fi
+  if [ "$name" = carried ]; then
+    manifest=data_manifests/carried.yaml
+    "$aqnet" data twin --manifest "$manifest" --years 2013-2015 --out "$folder"
+  else
+    "$aqnet" data twin --manifest carried --name "$name" "$@" --years 2013-2015 --out "$folder"
+  fi
+  "$aqnet" data stats "$manifest" --folder "$folder"
+  "$aqnet" data record "$manifest" --store "$folder"
+  "$aqnet" terrain build --manifest "$manifest" --folder "$folder" --file "$folder/ridges.safetensors"
+}
+
+known=$(printf '%s\n' "$worlds" | cut -d' ' -f1)
+for name in "${@:-$known}"; do
+  for one in $name; do
+    line=$(printf '%s\n' "$worlds" | awk -v name="$one" '$1 == name') || true
+    if [ -z "$line" ]; then
+      printf 'error: no world %s; known: %s\n' "$one" "$(printf '%s' "$known" | tr '\n' ' ')" >&2
+      exit 2
+    fi
+    # shellcheck disable=SC2086  # the switches are words of the table above
+    make_world $line
+  done
+done
