@@ -22,7 +22,7 @@ LAB_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data demo test test-slow test-slurm test-oldest-torch lab lint docs clean
+.PHONY: help env data demo worlds ablation ablation-quick test test-slow test-slurm test-oldest-torch lab lint docs clean
 
 # $(call step,name,command): run the command between two lines that name it, and time it.
 define step
@@ -93,6 +93,22 @@ demo: data ## train and judge the Beijing forecast; ends with the path of the re
 	$(call step,training,$(BIN)/aqnet run nbs/train/forecast.ipynb)
 	$(call step,evaluation,$(BIN)/aqnet run nbs/evaluate/beijing.ipynb)
 	@printf '\nreport: %s\n' "$$(ls -t "$${AQNET_RUNS:-runs}"/*/report.html | head -n 1)"
+
+# ---- the physics experiment (nbs/60_physics_experiment.ipynb)
+
+SWEEPS := sealed arms still open transport wind flat
+
+worlds: env ## simulate the worlds of the physics experiment (25 minutes, 7 GB in data/)
+	$(call step,worlds,AQNET=$(BIN)/aqnet nbs/experiments/worlds.sh)
+
+# A sweep that is started again does what is missing. One thread a run: WORKERS runs share the cores.
+ablation: worlds ## the physics experiment: 130 runs, 2.5 hours on 2 cores; ends with tables and figures
+	$(call step,runs,for name in $(SWEEPS); do OMP_NUM_THREADS=1 $(BIN)/aqnet sweep run "nbs/experiments/physics_$$name.yaml" --parallel $(WORKERS) || exit; done)
+	$(call step,results,$(BIN)/aqnet run nbs/evaluate/contrasts.ipynb)
+
+ablation-quick: env ## its main arms in the development world, one seed, on 2 cores in 10 minutes
+	$(call step,world,AQNET=$(BIN)/aqnet nbs/experiments/worlds.sh carried)
+	$(call step,runs,OMP_NUM_THREADS=1 $(BIN)/aqnet sweep run nbs/experiments/physics_quick.yaml --parallel $(WORKERS))
 
 # ---- checks
 

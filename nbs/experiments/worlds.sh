@@ -36,6 +36,11 @@ make_world() {
   "$aqnet" terrain build --manifest "$manifest" --folder "$folder" --file "$folder/ridges.safetensors"
 }
 
+# orders of the patches for the scans, the same in all worlds
+for active in china all; do
+  "$aqnet" wind-scan build --grid china_32x64 --regions 8 16 --active "$active"
+done
+
 known=$(printf '%s\n' "$worlds" | cut -d' ' -f1)
 for name in "${@:-$known}"; do
   for one in $name; do
