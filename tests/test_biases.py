@@ -27,9 +27,9 @@ from aqnet.model.biases import (
 )
 from aqnet.model.check_attention import Sizes, made_up_context
 from aqnet.model.position import (
-    lat_lon,
     departure_points,
     geometry,
+    lat_lon,
     relative_bucket,
     rotary_angles,
     rotate,

@@ -21,7 +21,7 @@ import aqnet
 # Folders of the project, then what tools look for at the top.
 TOP = {"nbs", "aqnet", "slurm", "data_manifests", "tests", "settings.ini", "README.md"} | {
     ".ci", ".gitignore", "pyproject.toml", "setup.py", "constraints.txt", "Makefile", "mkdocs.yml",
-    "LICENSE", "CHANGELOG.md", "CITATION.cff",
+    "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
 }  # fmt: skip
 NBDEV_KEYS = {
     "repo", "lib_name", "version", "min_python", "license", "description", "keywords", "user",

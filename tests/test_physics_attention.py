@@ -41,7 +41,7 @@ from aqnet.model.physics_attention import (
     parameter_groups,
     strength_parameters,
 )
-from aqnet.model.position import Geometry, lat_lon, geometry
+from aqnet.model.position import Geometry, geometry, lat_lon
 from aqnet.model.sorted_attention import dense_attention
 
 torch.set_num_threads(1)

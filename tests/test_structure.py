@@ -21,10 +21,17 @@ ROOMS = (
     {"training"},
     {"verification"},
     {"jobs"},
+    {"explore"},
     {"cli"},
 )
-JUPYTER = ("nbdev", "fastcore", "IPython", "papermill", "nbformat", "nbclient", "jupyter_client")
-NEEDS_JUPYTER = {"aqnet.jobs.compile", "aqnet.jobs.execute"}
+JUPYTER = ("nbdev", "fastcore", "IPython", "papermill", "nbformat", "nbclient", "jupyter_client",
+           "ipywidgets")  # fmt: skip
+NEEDS_JUPYTER = {
+    "aqnet.jobs.compile",
+    "aqnet.jobs.execute",
+    "aqnet.explore.controls",
+    "aqnet.explore.explorers",
+}
 
 
 def modules() -> dict[str, Path]:

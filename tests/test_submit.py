@@ -22,7 +22,7 @@ from aqnet.cli.submit import submit as submit_command
 from aqnet.code_state import git_state
 from aqnet.errors import CompileError, ParameterError, RunError, TargetExistsError
 from aqnet.jobs import submit as jobs
-from aqnet.jobs.batch import Array, Element, Job, render
+from aqnet.jobs.batch import JOB_FILE, Array, Element, Job, Summary, render
 from aqnet.jobs.profiles import load_profile
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.scale import size_of
@@ -46,10 +46,10 @@ def job(profile: str, settings: dict, gpus: int, rehearsal: bool = False, **fiel
     return Job(profile=chosen, size=size_of(chosen, gpus, rehearsal), **common | fields)
 
 
-def array(sweep: Path) -> Array:
+def array(sweep: Path, script: str = "script.py") -> Array:
     """Two elements of a sweep in this folder."""
     elements = (Element(RUN, "a" * 64), Element(f"{RUN}-try2", "b" * 64))
-    return Array(elements, 2, sweep / "code-1", "script.py")
+    return Array(elements, 2, sweep / "code-1", script)
 
 
 NASTY_PLACES = {"run": Path("/scratch") / NASTY / RUN, "data": Path("/data") / NASTY,
@@ -61,6 +61,10 @@ CASES = {
     "generic-cuda-8": lambda: job("generic-cuda", SITE, 8, follow_up=Path("/r/e/job.sbatch")),
     "cpu-quoting": lambda: job(
         "cpu", SITE | {"account": NASTY, "partition": NASTY}, 4, **NASTY_PLACES
+    ),
+    "lumi-evaluate-last": lambda: job(
+        "lumi", LUMI, 1, resumable=False, array=array(Path("/scratch/sweeps"), "evaluate.py"),
+        summary=Summary(Path("/sweeps") / NASTY, RUN, Path("/sweeps") / NASTY / JOB_FILE),
     ),
     "lumi-array": lambda: job("lumi", LUMI, 8, array=array(Path("/scratch/project_1/aqnet"))),
     "cpu-array-quoting": lambda: job(

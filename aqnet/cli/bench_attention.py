@@ -28,9 +28,9 @@ def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> lis
     "--growth", "sizes", default="1024,2048,4096,8192,16384", show_default=True, callback=_sizes,
     help="N of the growth table, separated by commas; empty for none.",
 )  # fmt: skip
-@click.option("--heads", default=8, show_default=True, type=_NUMBER)
-@click.option("--head-dim", default=96, show_default=True, type=_NUMBER)
-@click.option("--batch", default=1, show_default=True, type=_NUMBER)
+@click.option("--heads", default=8, show_default=True, type=_NUMBER, help="Attention heads.")
+@click.option("--head-dim", default=96, show_default=True, type=_NUMBER, help="Features a head.")
+@click.option("--batch", default=1, show_default=True, type=_NUMBER, help="Samples of a pass.")
 @click.option(
     "--rank", default=14, show_default=True, type=_NUMBER, help="Rank of the ridge barrier."
 )
@@ -50,7 +50,8 @@ def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> lis
     default="by_device", show_default=True,
     help="By device: on a CPU cpu, in 16 bit tiled; on a GPU efficient. flash is of 16 bit only.",
 )  # fmt: skip
-@click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True,
+              help="Of queries, keys and values.")  # fmt: skip
 @click.option("--threads", type=_NUMBER, help="CPU threads (default: torch's).")
 @click.option(
     "--check", is_flag=True,

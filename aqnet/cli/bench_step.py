@@ -21,9 +21,9 @@ _COUNT = click.IntRange(min=1)
 @click.argument("cases", nargs=-1, type=click.Choice(_CASES))
 @click.option("--grid", type=click.Choice(_GRIDS), default="china", show_default=True,
               help="Full size takes 13 GB and 10 minutes.")  # fmt: skip
-@click.option("--width", default=768, show_default=True, type=_COUNT)
-@click.option("--depth", default=6, show_default=True, type=_COUNT)
-@click.option("--heads", default=8, show_default=True, type=_COUNT)
+@click.option("--width", default=768, show_default=True, type=_COUNT, help="Features of a token.")
+@click.option("--depth", default=6, show_default=True, type=_COUNT, help="Blocks.")
+@click.option("--heads", default=8, show_default=True, type=_COUNT, help="Attention heads.")
 @click.option("--repeats", default=2, show_default=True, type=_COUNT,
               help="Steps after a warm-up; the shortest counts.")  # fmt: skip
 @click.option("--rounds", default=1, show_default=True, type=_COUNT,

@@ -36,7 +36,8 @@ def _processes() -> tuple[int, int, int]:
 @click.option("--manifest", help="Name or file; default that of the checkpoint's training.")
 @click.option("--folder", type=_PATH, help="Folder of the yearly stores.")
 @click.option("--store", type=_PATH, help="Analysis of the stations (manifests of stations).")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]))
+@click.option("--split", type=click.Choice(["train", "validation", "test"]),
+              help="Init times of this split of the manifest.")  # fmt: skip
 @click.option("--from", "first", metavar="UTC", help="First init time: 2018-01-01T00.")
 @click.option("--to", "last", metavar="UTC", help="Last init time, inclusive.")
 @click.option("--every", type=int, default=1, show_default=True, help="Hours between init times.")
@@ -194,12 +195,12 @@ def netcdf(store: Path, file: Path, first: str | None, last: str | None) -> None
 @click.argument("files", type=_PATH, nargs=-1, required=True)
 @click.option("--layout", required=True, help="cams_global, cams_regional, aurora, plain; a file.")
 @click.option("--like", type=_PATH, required=True, help="Forecast store with the grid and mask.")
-@click.option("--out", type=_PATH, required=True, metavar="STORE")
+@click.option("--out", type=_PATH, required=True, metavar="STORE", help="Folder NAME.zarr.")
 @click.option("--name", required=True, help="How tables and figures call it.")
 @click.option("--leads", metavar="HOURS", help="Default all of the files.")
 @click.option("--init", metavar="UTC", help="Init time of one file that does not say it.")
 @click.option("--method", type=click.Choice(["area", "bilinear"]), default="area",
-              show_default=True)  # fmt: skip
+              show_default=True, help="To the cells: area-weighted means, or linear.")  # fmt: skip
 @click.option("--incomplete", type=click.Choice(["refuse", "skip"]), default="refuse",
               show_default=True, help="Init times that lack a lead time.")  # fmt: skip
 @click.option("--density", type=click.Choice(["273K", "ambient"]),

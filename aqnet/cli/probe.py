@@ -32,7 +32,7 @@ _PATH = click.Path(path_type=Path)
               metavar="KM", help="Of source and receptor.")  # fmt: skip
 @click.option("--receptor", metavar="LAT,LON", help="Where the ridge probe looks.")
 @click.option("--ridge-height", type=click.FloatRange(min=0), default=1500.0, show_default=True,
-              metavar="M")  # fmt: skip
+              metavar="M", help="Of the ridge that is raised.")  # fmt: skip
 @click.option("--reach", type=click.FloatRange(min=1), default=900.0, show_default=True,
               metavar="KM", help="How far from the source responses are looked at.")  # fmt: skip
 @click.option("--probe", "probes", multiple=True, type=click.Choice(["source", "wind", "ridge"]),
@@ -42,14 +42,15 @@ _PATH = click.Path(path_type=Path)
 @click.option("--manifest", help="Name or file; default that of the checkpoint's training.")
 @click.option("--folder", type=_PATH, help="Folder of the yearly stores.")
 @click.option("--store", type=_PATH, help="Analysis of the stations (checkpoints for stations).")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]))
+@click.option("--split", type=click.Choice(["train", "validation", "test"]),
+              help="Init times of this split of the manifest.")  # fmt: skip
 @click.option("--from", "first", metavar="UTC", help="First init time: 2018-01-01T00.")
 @click.option("--to", "last", metavar="UTC", help="Last valid time, inclusive.")
 @click.option("--leads", metavar="HOURS", help="Default the model's.")
 @click.option("--inits", type=click.IntRange(min=3), default=24, show_default=True,
               help="Init times, evenly chosen and at least a day apart.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Of torch: cpu, cuda.")
-@click.option("--threads", type=int, default=1, show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads of torch.")
 def probe(checkpoint: Path, out: Path, device: str, threads: int, **asked) -> None:
     """Ask CHECKPOINT what would be if the wind turned, a source were gone, a ridge stood elsewhere.
 

@@ -23,7 +23,8 @@ _BESIDE = ("store", "truth", "folder", "recorded", "stations")
 
 @click.command()
 @click.argument("boards", type=_PATH, nargs=-1, required=True, metavar="BOARD...")
-@click.option("--out", type=_PATH, default=Path("report.html"), show_default=True, metavar="FILE")
+@click.option("--out", type=_PATH, default=Path("report.html"), show_default=True, metavar="FILE",
+              help="HTML file to write.")  # fmt: skip
 @click.option("--model", "models", multiple=True, metavar="NAME",
               help="Forecast to judge, one for each board; default its first store.")  # fmt: skip
 @click.option("--group", default="all", show_default=True, help="Places of scorecards and figures.")

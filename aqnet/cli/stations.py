@@ -37,7 +37,7 @@ def stations() -> None:
               show_default=True, help="OpenAQ: gases in ppm or ppb.")  # fmt: skip
 @click.option("--invalid", type=click.Choice(["refuse", "missing"]), default="refuse",
               show_default=True, help="Values outside their valid range.")  # fmt: skip
-@click.option("--out", type=_PATH, required=True, metavar="FOLDER")
+@click.option("--out", type=_PATH, required=True, metavar="FOLDER", help="Of the two tables.")
 def import_tables(source: str, files: tuple[Path, ...], out: Path, **options: object) -> None:
     """Write stations.csv and observations.csv.gz, in UTC and ug/m3 at 273.15 K.
 

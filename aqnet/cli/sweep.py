@@ -75,8 +75,12 @@ def run(file: Path, dry_run: bool, **where: object) -> None:
         if len(plan.points) > _SHOWN:
             click.echo(f"  ... and {len(plan.points) - _SHOWN} more")
         if cluster is not None:
+            from aqnet.jobs.sweep_cost import describe_cost  # brings torch
+
             click.echo(f"on {cluster.profile.name}: {cluster.size.gpus} processes for each point, "
                        f"at most {cluster.limit} jobs queued")  # fmt: skip
+            for line in describe_cost(plan, cluster):
+                click.echo(line)
         click.echo("dry run: nothing was written or started")
         return
     found = define_sweep(plan, file.read_text(encoding="utf-8"))
@@ -108,13 +112,18 @@ def status(name: str) -> None:
     from aqnet.jobs.sweep_queue import read_queue
 
     found = Sweep.open(name)
-    states = found.states(read_queue(found))
-    for state in states:
-        click.echo(f"{state.point.index:4d}  {state.status:<11}  {state.point.title}"
+    queue = read_queue(found)
+    states = found.states(queue)
+    summary = found.summary_state(states, queue)
+    for state in [*states, *filter(None, [summary])]:
+        number = "-" if state is summary else state.point.index
+        click.echo(f"{number:>4}  {state.status:<11}  {state.point.title}"
                    f"  {state.run.name if state.run else ''}")  # fmt: skip
         if state.reason:
             click.echo(f"      {state.reason}")
     _conclude(found, states)
+    if summary is not None:
+        _tell_summary(summary)
 
 
 @sweep.command()
@@ -137,7 +146,9 @@ def _announce(plan: Plan) -> None:
     click.echo(f"sweep {plan.definition.name}: {len(points)} points of {plan.definition.notebook} "
                f"({labels} settings x {seeds} seeds), all of them valid"
                + (f"; each is evaluated by {plan.definition.evaluate.notebook}"
-                  if plan.definition.evaluate else ""))  # fmt: skip
+                  if plan.definition.evaluate else "")
+               + (f"; then {plan.definition.summary.notebook}"
+                  if plan.definition.summary else ""))  # fmt: skip
 
 
 def _checked(restage: bool = False, **where: object) -> Cluster | None:
@@ -188,6 +199,10 @@ def _here(found: Sweep, failed_too: bool, parallel: int, by: str) -> None:
         states = found.states(queue)
         _conclude(found, states)
     _require_complete(found, states)
+    summary = found.summary_state(states, queue)
+    if summary is not None:
+        _require_summary(found, summary)
+        _tell_summary(summary)
 
 
 def _cluster(
@@ -232,3 +247,23 @@ def _require_complete(found: Sweep, states: Sequence[PointState]) -> None:
             found="; ".join(shown) + ("; ..." if len(bad) > _SHOWN else ""),
             remedy=f"see {found.path / 'logs'}; aqnet sweep retry {found.name} runs them again",
         ))  # fmt: skip
+
+
+def _require_summary(found: Sweep, summary: PointState) -> None:
+    if summary.status == "failed":
+        raise RunError(explain(
+            "the summary failed", expected="complete", found=summary.reason,
+            remedy=f"see {found.path / 'logs'}; aqnet sweep retry {found.name} runs it again",
+        ))  # fmt: skip
+
+
+def _tell_summary(summary: PointState) -> None:
+    """Where a complete summary is, and its `verdict`, if it measured one."""
+    if summary.status != "complete":
+        return
+    from aqnet.jobs.runs import RunFolder
+
+    click.echo(f"summary: {summary.run}")
+    run = RunFolder.open(summary.run)
+    if run.metrics_path.exists() and (verdict := run.read_metrics().get("verdict")):
+        click.echo(f"verdict: {verdict}")

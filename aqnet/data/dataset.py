@@ -22,16 +22,16 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 class Period(Config):
     """First and last label of the source, in its own local time, inclusive."""
 
-    start: datetime
-    end: datetime
-    step_h: Literal[1]
+    start: datetime  # first label
+    end: datetime  # last label
+    step_h: Literal[1]  # hours between labels
 
 
 class Span(Config):
     """First and last day, local dates of the source, both inclusive."""
 
-    start: date
-    end: date
+    start: date  # first day
+    end: date  # last day
 
     @model_validator(mode="after")
     def _ordered(self) -> Span:
@@ -43,9 +43,9 @@ class Span(Config):
 class Split(Config):
     """Three spans that do not overlap, in this order."""
 
-    train: Span
-    validation: Span
-    test: Span
+    train: Span  # what is fitted on
+    validation: Span  # what is chosen on
+    test: Span  # what is judged on
 
     @model_validator(mode="after")
     def _ordered(self) -> Split:
@@ -63,19 +63,20 @@ class DataSet(Config):
     holds nothing measured after t.
     """
 
-    name: Text
-    title: Text
-    source: Text
-    doi: Text
-    licence: Text
-    attribution: Text
-    synthetic: bool
+    name: Text  # of the data set, its stores and its file
+    title: Text  # one line
+    source: Text  # where the data come from
+    doi: Text  # of the data
+    licence: Text  # of the data
+    attribution: Text  # credit that the licence asks for
+    synthetic: bool  # simulated: marked so wherever the data appear
+    # local time of labels minus UTC [h]
     source_utc_offset_h: Annotated[float, Field(ge=-12, le=14)]
-    averaging_label: Literal["end", "start"]
-    averaging_label_note: Text
-    split: Split
-    grid: Literal[tuple(GRIDS)]
-    quirks: tuple[Text, ...]
+    averaging_label: Literal["end", "start"]  # end of its hour that a label names
+    averaging_label_note: Text  # how that is known
+    split: Split  # train, validation and test
+    grid: Literal[tuple(GRIDS)]  # name in aqnet.grid.GRIDS
+    quirks: tuple[Text, ...]  # what is odd about the data, in words
 
     _root: Path | None = PrivateAttr(default=None)
 

@@ -26,7 +26,8 @@ Setting = str | int | float | bool | None
 class Recipe(Config):
     """The command that makes the stores, and the settings that decide what is in them."""
 
-    command: Text
+    command: Text  # of aqnet, without options
+    # all that decides what the command writes
     settings: dict[str, Setting | tuple[Setting, ...] | dict[str, Setting]]
 
 
@@ -50,16 +51,19 @@ class GridManifest(DataSet):
     `NAME.record.yaml`.
     """
 
-    kind: Literal["grid"]
-    recipe: Recipe
-    years: tuple[Year, ...]
-    units: dict[str, Text]
+    kind: Literal["grid"]  # hourly fields on a grid
+    recipe: Recipe  # what makes the stores
+    years: tuple[Year, ...]  # of labels; a store each
+    units: dict[str, Text]  # of each variable in the source's files
+    # of a variable in these files, the preferred one first; known names where it is left out
     source_names: dict[str, tuple[Text, ...]] = Field(default_factory=dict)
-    source_utc_offset_note: Text
+    source_utc_offset_note: Text  # how the offset is known
+    # temperature at which gas concentrations are given
     reference_state: Literal[tuple(REFERENCE_STATES)]
-    reference_state_note: Text
+    reference_state_note: Text  # how that is known
+    # u and v along rows and columns of the source (then turned), or east and north
     wind_reference: Literal["grid", "earth"]
-    wind_reference_note: Text
+    wind_reference_note: Text  # how that is known
 
     _path: Path | None = PrivateAttr(default=None)
 
@@ -217,26 +221,26 @@ def _extent(times: np.ndarray) -> str:
 class StoreRecord(Config):
     """A yearly store as it was measured."""
 
-    year: Year
-    file: Text
-    content_sha256: Sha256
-    hours: Annotated[int, Field(gt=0)]
-    missing: tuple[tuple[Text, Text, Text], ...]
+    year: Year  # of labels
+    file: Text  # name of the store
+    content_sha256: Sha256  # of its content
+    hours: Annotated[int, Field(gt=0)]  # number of hours
+    missing: tuple[tuple[Text, Text, Text], ...]  # first and last hour, and why
 
 
 class StatisticsRecord(Config):
     """The file of statistics of the training years, and the SHA-256 of its content."""
 
-    file: Text
-    sha256: Sha256
+    file: Text  # name, in the folder of the stores
+    sha256: Sha256  # of its content
 
 
 class GridRecord(Config):
     """What `aqnet data record NAME` found: digests and missing hours of the stores."""
 
-    manifest_sha256: Sha256
-    stores: tuple[StoreRecord, ...]
-    statistics: StatisticsRecord | None
+    manifest_sha256: Sha256  # digest of the manifest that the stores were made by
+    stores: tuple[StoreRecord, ...]  # one a year
+    statistics: StatisticsRecord | None  # null: not computed yet
 
     def store(self, year: int) -> StoreRecord | None:
         """Entry of a year; None if it has none."""

@@ -34,47 +34,49 @@ __all__ = [
 class DataFile(Config):
     """A shipped file: path relative to the folder above the manifest's own, and its digest."""
 
-    path: Text
-    sha256: Sha256
-    content: Literal["stations", "static"]
-    source: Text
-    doi: str
-    licence: Text
-    attribution: Text
+    path: Text  # relative to the folder above the manifest's own
+    sha256: Sha256  # of the file
+    content: Literal["stations", "static"]  # what it holds
+    source: Text  # where it comes from
+    doi: str  # of the source
+    licence: Text  # of the file
+    attribution: Text  # credit that the licence asks for
 
 
 class SourceVariable(Config):
     """A variable as the source publishes it."""
 
-    unit: Text
-    long_name: Text
+    unit: Text  # as published
+    long_name: Text  # what it is
 
 
 class WeatherSharing(Config):
     """Groups of stations with the same weather series, from this label (local time) on."""
 
-    start: datetime
-    groups: tuple[tuple[Text, ...], ...]
+    start: datetime  # first label (local time) of these groups
+    groups: tuple[tuple[Text, ...], ...]  # stations with the same weather series
 
 
 class SuspectSpan(Config):
     """First and last label (local time, inclusive) of hours whose values look wrong, and why."""
 
-    start: datetime
-    end: datetime
-    reason: Text
+    start: datetime  # first label (local time)
+    end: datetime  # last label, inclusive
+    reason: Text  # what looks wrong
 
 
 class Manifest(DataSet):
     """Description of a data set of stations; see `data_manifests/beijing.yaml`."""
 
-    kind: Literal["stations"]
-    files: tuple[DataFile, ...]
-    variables: dict[str, SourceVariable]
-    period: Period
-    stations: tuple[Text, ...]
-    withheld_stations: tuple[Text, ...]
+    kind: Literal["stations"]  # hourly measurements at stations
+    files: tuple[DataFile, ...]  # that ship
+    variables: dict[str, SourceVariable]  # by their published names
+    period: Period  # of the measurements
+    stations: tuple[Text, ...]  # names of all
+    withheld_stations: tuple[Text, ...]  # kept out of the analysis, to judge forecasts at
+    # which stations carry one weather series, from when on
     weather_sharing: tuple[WeatherSharing, ...]
+    # hours whose temperature, pressure and humidity are left out
     weather_suspect: tuple[SuspectSpan, ...]
 
     @model_validator(mode="after")

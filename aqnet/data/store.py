@@ -30,15 +30,16 @@ FORMAT_VERSION = 2
 SHARD_STEPS = 744  # 31 days
 ERROR_STEPS = 24  # of an error field in a chunk
 LAYOUT = {  # array: dimensions
-    "time": ("time",), "lat": ("lat",), "lon": ("lon",),
-    "inputs": ("time", "variable", "lat", "lon"),
-    "inputs_error_ratio": ("time", "variable", "lat", "lon"),
-    "inputs_valid": ("time", "variable"),
-    "targets": ("time", "target", "lat", "lon"),
+    "time": ("time",),  # hours since 1970-01-01 00:00 UTC, ends of hours
+    "lat": ("lat",), "lon": ("lon",),  # degrees, from south to north and from west to east
+    "inputs": ("time", "variable", "lat", "lon"),  # gaps up to 3 h: the last value
+    "inputs_error_ratio": ("time", "variable", "lat", "lon"),  # error variance over background's
+    "inputs_valid": ("time", "variable"),  # the hour has the variable
+    "targets": ("time", "target", "lat", "lon"),  # without carried values
     "targets_error_ratio": ("time", "target", "lat", "lon"),
     "static": ("static_variable", "lat", "lon"),
-    "station_values": ("time", "station", "target"),
-    "station_input_age_h": ("time", "station", "variable"),
+    "station_values": ("time", "station", "target"),  # as measured
+    "station_input_age_h": ("time", "station", "variable"),  # 0: measured, 1-3: carried, -1: none
     "station_lat": ("station",), "station_lon": ("station",), "station_elevation": ("station",),
 }
 

@@ -40,15 +40,15 @@ SHARD_HOURS = 48
 # byte is found before anything is decompressed.
 CODECS = (BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=4), Crc32cCodec())
 LAYOUT = {  # array: type, dimensions
-    "inputs": ("float32", ("time", "variable", "lat", "lon")),
+    "inputs": ("float32", ("time", "variable", "lat", "lon")),  # NaN: no value
     "time": ("int64", ("time",)),  # hours since 1970-01-01 00:00 UTC, ends of hours
-    "lat": ("float64", ("lat",)),
-    "lon": ("float64", ("lon",)),
-    "inputs_valid": ("bool", ("time", "variable")),
+    "lat": ("float64", ("lat",)),  # of cell centres, degrees
+    "lon": ("float64", ("lon",)),  # of cell centres, degrees
+    "inputs_valid": ("bool", ("time", "variable")),  # the hour has the variable
     "static": ("float32", ("static_variable", "lat", "lon")),
-    "mask": ("bool", ("lat", "lon")),
-    "source_sha256": ("uint8", ("time", "byte")),
-    "step_sha256": ("uint8", ("time", "byte")),
+    "mask": ("bool", ("lat", "lon")),  # active cells
+    "source_sha256": ("uint8", ("time", "byte")),  # of the file that the hour came from
+    "step_sha256": ("uint8", ("time", "byte")),  # of the fields of the hour
 }
 # Attributes that a YearSpec must bring; the others follow from it or from the hours.
 ATTRIBUTES = (

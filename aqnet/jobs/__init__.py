@@ -1,1 +1,1 @@
-"""Running notebooks: typed parameters, run folders, execution."""
+"""Notebooks as runs: parameters, run folders, scripts, SLURM jobs, sweeps."""

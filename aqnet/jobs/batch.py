@@ -17,7 +17,7 @@ from aqnet.jobs.profiles import Profile
 from aqnet.jobs.rehearsal import note_end, rehearsal_checks
 from aqnet.jobs.scale import Size
 
-__all__ = ["JOB_FILE", "Array", "Element", "Job", "render"]
+__all__ = ["JOB_FILE", "Array", "Element", "Job", "Summary", "render"]
 
 JOB_FILE = "job.sbatch"  # in the run folder
 _JOB_ID = '"$SLURM_JOB_ID"'
@@ -61,6 +61,25 @@ class Array:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """What the element that completes a sweep submits.
+
+    Attributes
+    ----------
+    sweep : Path
+        Folder of the sweep.
+    run : str
+        Name of the summary's run folder.
+    script : Path
+        Its job script.
+    """
+
+    sweep: Path
+    run: str
+    script: Path
+
+
+@dataclass(frozen=True)
 class Job:
     """What a job script is made from.
 
@@ -82,6 +101,8 @@ class Job:
     follow_up : Path or None
         Job script to submit when this one ends well; of an array for the same element.
     array : Array or None
+    summary : Summary or None
+        Of an array whose elements may be the last of a sweep.
     gradient_mb : float or None
         Gradients of a process [MB], for the check of the network in a rehearsal.
     """
@@ -97,6 +118,7 @@ class Job:
     resumable: bool
     follow_up: Path | None = None
     array: Array | None = None
+    summary: Summary | None = None
     gradient_mb: float | None = None
 
 
@@ -240,6 +262,18 @@ def _sbatch(job: Job, script: str) -> str:
     return f"sbatch {'' if job.array is None else _SAME_ELEMENT}{script}"
 
 
+def _summary(summary: Summary | None) -> list[str]:
+    if summary is None:
+        return []
+    sweep, run, script = map(shlex.quote, (str(summary.sweep), summary.run, str(summary.script)))
+    ready = f'"${{python[@]}}" -m aqnet.jobs.sweep_ready {sweep} {run}'
+    return [
+        "# Who completes the sweep submits its summary. A dependency on a job that resubmits",
+        "# itself, or that failed and was retried in another array, would never be met.",
+        f'if [ "$code" -eq 0 ] && {ready}; then sbatch {script}; fi',
+    ]
+
+
 def _end(job: Job) -> list[str]:
     profile, lines = job.profile, []
     own = f'"$run/{JOB_FILE}"' if job.array is None else shlex.quote(str(job.run / JOB_FILE))
@@ -263,6 +297,7 @@ def _end(job: Job) -> list[str]:
         lines += [f'if [ "$code" -ne 0 ]; then {noted}; fi']
     if job.follow_up is not None:
         lines += [f'if [ "$code" -eq 0 ]; then {_sbatch(job, shlex.quote(str(job.follow_up)))}; fi']
+    lines += _summary(job.summary)
     return [*lines, 'exit "$code"']
 
 

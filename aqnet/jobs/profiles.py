@@ -70,8 +70,8 @@ class Partition(Config):
 class Container(Config):
     """How a command is run inside the image: `command`, binds, image, then the command itself."""
 
-    image: Asked[Text]
-    command: Setting[tuple[Text, ...]]
+    image: Asked[Text]  # path of the image
+    command: Setting[tuple[Text, ...]]  # that runs it, before its binds
 
 
 class Profile(Config):
@@ -80,38 +80,39 @@ class Profile(Config):
     `gpu` is what this cluster calls one GPU; a job has one process for each.
     """
 
-    name: Text
-    title: Text
-    gpu: Text
-    accelerator: Setting[Literal["cpu", "cuda"]]
-    account: Asked[Text | None]
-    partitions: tuple[Partition, ...] = ()
-    partition: Asked[Text | None]
-    small_partition: Setting[Text | None]
-    rehearsal_partition: Setting[Text | None]
-    time: Asked[Duration]
-    stop_seconds: Setting[Count]
+    name: Text  # as `--profile` finds it
+    title: Text  # the cluster, in one line
+    gpu: Text  # what this cluster calls one GPU
+    accelerator: Setting[Literal["cpu", "cuda"]]  # device of torch, given to the notebook
+    account: Asked[Text | None]  # project to bill
+    partitions: tuple[Partition, ...] = ()  # documented limits, checked before SLURM is asked
+    partition: Asked[Text | None]  # where jobs go
+    small_partition: Setting[Text | None]  # for jobs of less than a node
+    rehearsal_partition: Setting[Text | None]  # of rehearsals; null: that of other jobs
+    time: Asked[Duration]  # limit of a job, hours:minutes:seconds
+    stop_seconds: Setting[Count]  # SIGUSR1 so long before the limit, for a checkpoint [s]
+    # how a run goes on after the limit
     continue_by: Setting[Literal["requeue", "resubmit", "nothing"]]
-    continuations: Setting[Annotated[int, Field(ge=0)]]
-    allocation_gpu_hours: Setting[Positive | None]
-    array_limit: Asked[Count]
-    per_node: Asked[Count]
-    cpus_per_task: Asked[Count]
-    memory_gb: Setting[Positive | None]
-    gpu_request: Setting[Literal["gpus-per-node", "gres", "none"]]
-    billed: Setting[Positive]
-    cpu_masks: Setting[tuple[str, ...]]
-    gpu_numa: Setting[tuple[int, ...]]
-    fabric: Setting[Text | None]
-    directives: dict[Option, Setting[str | int | bool]]
-    srun: dict[Option, Setting[str | int | bool]]
-    unset: dict[Variable, Setting[None]]
-    commands: Setting[tuple[tuple[Text, ...], ...]]
-    environment: dict[Variable, Setting[str]]
-    folders: Setting[tuple[str, ...]]
-    container: Container | None = None
-    python: Setting[Text | None]
-    machine: Machine | None = None
+    continuations: Setting[Annotated[int, Field(ge=0)]]  # how often, for preflight
+    allocation_gpu_hours: Setting[Positive | None]  # billed, that are left; for preflight
+    array_limit: Asked[Count]  # jobs of a sweep that may be queued at once
+    per_node: Asked[Count]  # processes of a node
+    cpus_per_task: Asked[Count]  # cores of a process
+    memory_gb: Setting[Positive | None]  # of a process [GB]
+    gpu_request: Setting[Literal["gpus-per-node", "gres", "none"]]  # how GPUs are asked for
+    billed: Setting[Positive]  # billed GPU-hours for each GPU and hour
+    cpu_masks: Setting[tuple[str, ...]]  # cores of each process of a whole node
+    gpu_numa: Setting[tuple[int, ...]]  # NUMA node of each GPU, for the check of binding
+    fabric: Setting[Text | None]  # what the collective library prints about a fast network
+    directives: dict[Option, Setting[str | int | bool]]  # more options of sbatch
+    srun: dict[Option, Setting[str | int | bool]]  # more options of srun
+    unset: dict[Variable, Setting[None]]  # variables to remove
+    commands: Setting[tuple[tuple[Text, ...], ...]]  # before the run
+    environment: dict[Variable, Setting[str]]  # variables to set
+    folders: Setting[tuple[str, ...]]  # to make; {job} is the number of the job
+    container: Container | None = None  # image and command; null: none
+    python: Setting[Text | None]  # interpreter; null: the one that submits
+    machine: Machine | None = None  # stated figures, for predictions; null: not known
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
@@ -245,8 +246,9 @@ def _unknown_setting(name: str) -> ParameterError:
 
 
 def list_profiles() -> list[str]:
-    """Names of the profiles of the repository."""
-    return sorted(path.stem for path in (repository_root() / "slurm").glob("*.yaml"))
+    """Names of the profiles of the repository; sweeps for clusters lie in the same folder."""
+    files = sorted((repository_root() / "slurm").glob("*.yaml"))
+    return [file.stem for file in files if "\naccelerator:" in file.read_text(encoding="utf-8")]
 
 
 def load_profile(name: str) -> Profile:

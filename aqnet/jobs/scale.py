@@ -21,6 +21,7 @@ __all__ = [
     "Size",
     "experiment_in",
     "plan_of",
+    "samples_in",
     "scaled",
     "size_of",
 ]
@@ -207,7 +208,7 @@ def _rehearsed(chosen: Experiment, values: Mapping, gpus: int, size: Size) -> di
 def plan_of(values: Mapping[str, Value], size: Size) -> Plan | None:
     """Optimiser steps and learning rate; None for a notebook that does not train.
 
-    The samples are counted from the manifest: those of a store in which no hour is missing.
+    The samples are those of `samples_in`.
 
     Raises
     ------
@@ -217,10 +218,14 @@ def plan_of(values: Mapping[str, Value], size: Size) -> Plan | None:
     chosen = experiment_in(values)
     if chosen is None:
         return None
+    return describe_plan(chosen.training, samples_in(chosen, "train"), size.gpus)
+
+
+def samples_in(chosen: Experiment, split: str) -> int:
+    """Samples of a split, counted from the manifest: of stores in which no hour is missing."""
     described = _manifest(chosen)
     leads, history, each = chosen.model.lead_times_h, HISTORY_H, 1
     if isinstance(described, GridManifest):
         history = max(chosen.model.history_h)
         each = len(leads) if chosen.model.lead_mode == "one" else 1
-    times = init_times(splits_of(described)["train"], max(leads), history)
-    return describe_plan(chosen.training, len(times) * each, size.gpus)
+    return each * len(init_times(splits_of(described)[split], max(leads), history))

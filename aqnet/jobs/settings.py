@@ -50,8 +50,8 @@ class Setting(Config, Generic[T]):
 class Required(Config):
     """In the place of a setting: the user has to give the value."""
 
-    required: Literal[True]
-    reason: Text
+    required: Literal[True]  # marks it
+    reason: Text  # why nobody else can know
 
 
 def _form(content: object) -> str:

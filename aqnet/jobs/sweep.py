@@ -16,11 +16,17 @@
     evaluate:                              # after each; gets the run folder as `train_run`
       notebook: nbs/evaluate/beijing.ipynb
       parameters: {stride: 12}
+    summary:                               # once, after all points; gets the name as `sweep`
+      notebook: nbs/evaluate/verdict.ipynb
+      parameters: {reference: row-major}
     metrics: {validation_loss: min curve.validation}   # columns of results.csv
 
 The points are the product of `list`, `zip`, `grid` and `seeds`, the last varying fastest. A metric
 is a place in metrics.json of the run, with `min`, `max`, `first` or `last` before it if it is a
 list; `evaluation:` in front takes it from the evaluation.
+
+A definition never changes once it has begun, so "all points" are those of the file. The summary is
+done once, too: it is not repeated after a point was run again by hand.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -38,17 +44,19 @@ from aqnet.jobs.parameters import render
 
 __all__ = [
     "SEED",
+    "SWEEP",
     "TRAIN_RUN",
     "Arm",
     "Evaluation",
     "Given",
+    "Summary",
     "SweepDefinition",
     "load_definition",
     "parse_metric",
     "text_of",
 ]
 
-SEED, TRAIN_RUN = "seed", "train_run"
+SEED, TRAIN_RUN, SWEEP = "seed", "train_run", "sweep"
 
 Scalar = bool | int | float | str | None
 Given = Scalar | tuple[Scalar, ...]
@@ -88,8 +96,8 @@ def text_of(values: Mapping[str, object]) -> str:
 class Arm(Config):
     """An entry of `list`."""
 
-    label: Line | None = None
-    parameters: dict[str, Given]
+    label: Line | None = None  # in tables; the parameters in its place
+    parameters: dict[str, Given]  # that this entry sets
 
     @property
     def name(self) -> str:
@@ -97,36 +105,53 @@ class Arm(Config):
         return self.label or text_of(self.parameters) or "defaults"
 
 
-class Evaluation(Config):
-    """What runs after each point; its parameter `train_run` is the run folder of the point."""
+class _Follower(Config):
+    """A notebook that runs after others; the sweep sets one of its parameters."""
 
-    notebook: Line
-    parameters: dict[str, Given] = Field(default_factory=dict)
+    notebook: Line  # relative to the repository
+    parameters: dict[str, Given] = Field(default_factory=dict)  # that differ from the defaults
+    given: ClassVar[str]
 
     @field_validator("parameters")
     @classmethod
     def _parameters(cls, parameters: dict[str, Given]) -> dict[str, Given]:
-        if TRAIN_RUN in parameters:
-            raise ValueError(f"{TRAIN_RUN} is set by the sweep")
+        if cls.given in parameters:
+            raise ValueError(f"{cls.given} is set by the sweep")
         return parameters
+
+
+class Evaluation(_Follower):
+    """What runs after each point; its parameter `train_run` is the run folder of the point."""
+
+    given: ClassVar[str] = TRAIN_RUN
+
+
+class Summary(_Follower):
+    """What runs once, when all points are complete; its parameter `sweep` is the sweep's name."""
+
+    given: ClassVar[str] = SWEEP
 
 
 class SweepDefinition(Config):
     """Content of a sweep file; see the module."""
 
-    name: Name
-    notebook: Line
-    parameters: dict[str, Given] = Field(default_factory=dict)
+    name: Name  # of the sweep, its folder and its jobs
+    notebook: Line  # relative to the repository
+    parameters: dict[str, Given] = Field(default_factory=dict)  # the same in all points
+    # all combinations
     grid: dict[str, Annotated[Values, Field(min_length=1)]] = Field(default_factory=dict)
+    # together: first with first
     zip: dict[str, Annotated[Values, Field(min_length=1)]] = Field(default_factory=dict)
-    list: Annotated[tuple[Arm, ...], Field(min_length=1)] | None = None
+    list: Annotated[tuple[Arm, ...], Field(min_length=1)] | None = None  # explicit points
+    # how many, from 0, or which
     seeds: (
         Annotated[int, Field(ge=1)]
         | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
         | None
     ) = None
-    evaluate: Evaluation | None = None
-    metrics: dict[Name, Line] = Field(default_factory=dict)
+    evaluate: Evaluation | None = None  # runs after each point
+    summary: Summary | None = None  # runs once, after all points
+    metrics: dict[Name, Line] = Field(default_factory=dict)  # columns of results.csv
 
     @field_validator("metrics")
     @classmethod

@@ -67,6 +67,8 @@ def cancel_sweep(sweep: Sweep) -> list[str]:
         _wait(asked)
     queue = read_queue(sweep)
     states = sweep.states(queue)
+    summary = sweep.summary_state(states, queue)
+    states += [] if summary is None else [summary]
     for state in states:
         holder = sweep.holder(str(state.point.index)) if state.held else None
         if holder is not None:

@@ -5,10 +5,12 @@
     runs/sweeps/<name>/
         sweep.yaml    as given; never changed
         points.json   definition, points, digests of the notebooks; never changed (Stored)
-        script.py     compiled notebook, for local runs by script; evaluate.py likewise
+        script.py     compiled notebook, for local runs by script; evaluate.py, summary.py likewise
         code-<n>/     staged/ and its digests (aqnet.jobs.stage), for SLURM
-        arrays/<n>/   job.sbatch, array.json (ArrayRecord), logs/; <n>-evaluate/ likewise
+        arrays/<n>/   job.sbatch, array.json (ArrayRecord), logs/; <n>-evaluate/, <n>-summary/
+                      likewise
         logs/         output of each point run here
+        claims/       who has submitted the summary (aqnet.jobs.sweep_ready)
         results.csv   (aqnet.jobs.sweep_results)
 
 The run folders are ordinary ones, beside `sweeps`. A point that starts anew gets another one, with
@@ -19,8 +21,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +41,7 @@ from aqnet.io import (
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.sweep_points import Notebook, Plan, Point
 from aqnet.jobs.sweep_records import (
+    TO_DO,
     ArrayRecord,
     Holder,
     PointState,
@@ -110,14 +114,19 @@ class Sweep:
         """In the order of the definition."""
         return self.stored.points
 
-    def notebooks(self) -> tuple[Notebook, Notebook | None]:
-        """The notebook and that of the evaluation, which must be those the sweep began with.
+    @property
+    def summary(self) -> Point | None:
+        """What runs after all points, if anything does."""
+        return self.stored.summary
+
+    def notebooks(self) -> tuple[Notebook, Notebook | None, Notebook | None]:
+        """Those of points, evaluation and summary, which must be those the sweep began with.
 
         Raises
         ------
         ParameterError
         """
-        definition, evaluation = self.stored.definition, None
+        definition, evaluation, summary = self.stored.definition, None, None
         notebook = Notebook.read(definition.notebook)
         now = {"notebook": notebook.sha256}
         before = {"notebook": self.stored.notebook_sha256}
@@ -125,8 +134,12 @@ class Sweep:
             evaluation = Notebook.read(definition.evaluate.notebook)
             now["evaluate.notebook"] = evaluation.sha256
             before["evaluate.notebook"] = self.stored.evaluation_sha256
+        if definition.summary is not None:
+            summary = Notebook.read(definition.summary.notebook)
+            now["summary.notebook"] = summary.sha256
+            before["summary.notebook"] = self.stored.summary_sha256
         refuse_change(self.name, before, now)
-        return notebook, evaluation
+        return notebook, evaluation, summary
 
     # ---- run folders
 
@@ -222,6 +235,23 @@ class Sweep:
             for p in self.points
         ]
 
+    def summary_state(self, states: Sequence[PointState], queue: Queue | None) -> PointState | None:
+        """What has become of the summary; None where there is none.
+
+        `missing` while it waits for points, of which `states` are the states.
+        """
+        point = self.summary
+        if point is None:
+            return None
+        held = self.holder(str(point.index)) is not None
+        found = self.state(point, queue, self.jobs(), held)
+        left = sum(state.status != "complete" for state in states)
+        if not left and found.status == "lost" and queue:
+            return replace(found, status="waiting", reason="")  # the last job is about to submit it
+        if not left or found.status not in (*TO_DO, "unknown"):
+            return found
+        return replace(found, status="missing", reason=f"waits for {left} of {len(states)} points")
+
     def state(
         self, point: Point, queue: Queue | None, jobs: Mapping[str, tuple[str, int]], held: bool
     ) -> PointState:
@@ -231,6 +261,8 @@ class Sweep:
         status, reason = self._of_folder(run, held, jobs, queue)
         if status == "complete" and point.evaluation:
             status, reason = self._of_folder(evaluation, held, jobs, queue)
+            if status == "lost" and queue and jobs.get(run.name) in queue:
+                status, reason = "running", ""  # the job that is about to submit it
         return PointState(point, status, run, evaluation, reason, held)
 
     @staticmethod
@@ -288,6 +320,8 @@ def _stored(plan: Plan) -> Stored:
         evaluation_sha256=plan.evaluation.sha256 if plan.evaluation else None,
         definition=plan.definition,
         points=plan.points,
+        summary_sha256=plan.summary_notebook.sha256 if plan.summary_notebook else None,
+        summary=plan.summary,
     )
 
 
@@ -304,7 +338,7 @@ def find_sweep(plan: Plan, root: str | Path | None = None) -> Sweep | None:
     if not (root / "sweeps" / name).exists():
         return None
     sweep = Sweep.open(name, root)
-    parts = {"definition", "notebook_sha256", "evaluation_sha256"}
+    parts = {"definition", "notebook_sha256", "evaluation_sha256", "summary_sha256"}
     before, now = (s.model_dump(mode="json", include=parts) for s in (sweep.stored, _stored(plan)))
     refuse_change(name, before, now)
     return sweep

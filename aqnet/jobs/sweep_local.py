@@ -27,12 +27,12 @@ from aqnet.jobs.runs import Failure, RunFolder
 from aqnet.jobs.sweep import TRAIN_RUN
 from aqnet.jobs.sweep_folder import Sweep
 from aqnet.jobs.sweep_points import Notebook, Point
-from aqnet.jobs.sweep_records import PointState, Queue
+from aqnet.jobs.sweep_records import TO_DO, PointState, Queue
 
-__all__ = ["TO_DO", "By", "Sized", "Start", "evaluation_of", "run_local", "start_of"]
+__all__ = ["SCRIPTS", "By", "Sized", "Start", "evaluation_of", "run_local", "start_of"]
 
 By = Literal["papermill", "script"]
-TO_DO = ("missing", "interrupted", "lost")  # what a restart does
+SCRIPTS = ("script.py", "evaluate.py", "summary.py")  # compiled notebooks, as `Sweep.notebooks`
 _TICK_S = 0.1
 _ASK_TIMES = 2
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -64,10 +64,10 @@ class Start:
     script: str
 
 
-Sized = Callable[[dict[str, Value], bool], dict[str, Value]]
+Sized = Callable[[dict[str, Value], str], dict[str, Value]]
 
 
-def _as_given(values: dict[str, Value], of_evaluation: bool) -> dict[str, Value]:
+def _as_given(values: dict[str, Value], script: str) -> dict[str, Value]:
     return values
 
 
@@ -77,7 +77,7 @@ def start_of(
     notebooks: Sequence[Notebook | None],
     sized: Sized = _as_given,
 ) -> Start:
-    """What to start for a point that is not complete, whatever has become of it.
+    """What to start for a point (or the summary) that is not complete, whatever became of it.
 
     A run with a checkpoint goes on in its folder if the notebook can resume; others start anew.
 
@@ -85,17 +85,19 @@ def start_of(
     ----------
     sweep : Sweep
     state : PointState
-    notebooks : pair of Notebook
+    notebooks : tuple of Notebook
         See `Sweep.notebooks`.
     sized : callable, optional
-        Adds the parameters that follow from where it runs; is told whether it is the evaluation.
+        Adds the parameters that follow from where it runs; is told the script, one of SCRIPTS.
     """
-    point, notebook = state.point, notebooks[0]
+    point = state.point
     if state.run is not None and RunFolder.open(state.run).record.status == "complete":
         return evaluation_of(sweep, point, state.run, notebooks[1], sized)
-    values = sized(point.values, False)
+    number = 2 if point == sweep.summary else 0
+    notebook, script = notebooks[number], SCRIPTS[number]
+    values = sized(point.values, script)
     run, resume = _place(sweep, point.run, notebook, values)
-    return Start(point, notebook, values, run, resume, "script.py")
+    return Start(point, notebook, values, run, resume, script)
 
 
 def evaluation_of(
@@ -103,9 +105,9 @@ def evaluation_of(
 ) -> Start:
     """The evaluation of a point whose run is `run`."""
     given = sweep.stored.definition.evaluate.parameters | {TRAIN_RUN: str(run)}
-    values = sized(evaluation.typed(given), True)
+    values = sized(evaluation.typed(given), SCRIPTS[1])
     place, resume = _place(sweep, point.evaluation, evaluation, values)
-    return Start(point, evaluation, values, place, resume, "evaluate.py")
+    return Start(point, evaluation, values, place, resume, SCRIPTS[1])
 
 
 def _place(sweep: Sweep, base: str, notebook: Notebook, values: dict) -> tuple[Path, bool]:
@@ -210,10 +212,10 @@ class _Controller:
     def __init__(
         self, sweep: Sweep, notebooks: Sequence[Notebook | None], parallel: int, by: By,
         wanted: Sequence[str], queue: Queue, echo: Callable[[str], None],
+        states: Sequence[PointState],
     ) -> None:  # fmt: skip
         self.sweep, self.notebooks, self.parallel, self.by = sweep, notebooks, parallel, by
         self.wanted, self.queue, self.echo, self.jobs = wanted, queue, echo, sweep.jobs()
-        states = sweep.states(queue)
         self.to_do = [s.point for s in states if s.status in wanted or s.held]
         self.total, self.ended = len(self.to_do), 0
         self.running: list[_Running] = []
@@ -312,7 +314,7 @@ def run_local(
     queue: Queue,
     echo: Callable[[str], None],
 ) -> list[PointState]:
-    """Do what is missing, and wait for it.
+    """Do what is missing, and wait for it; the summary last, if all points are complete.
 
     Parameters
     ----------
@@ -347,13 +349,18 @@ def run_local(
         if by == "script":
             _compile(sweep, notebooks)
         wanted = (*TO_DO, "failed") if failed_too else TO_DO
-        _Controller(sweep, notebooks, parallel, by, wanted, queue, echo).go()
-        return sweep.states(queue)
+        common = (sweep, notebooks, parallel, by, wanted, queue, echo)
+        _Controller(*common, sweep.states(queue)).go()
+        states = sweep.states(queue)
+        summary = sweep.summary_state(states, queue)
+        if summary is not None and all(state.status == "complete" for state in states):
+            _Controller(*common, [summary]).go()
+        return states
 
 
 def _compile(sweep: Sweep, notebooks: Sequence[Notebook | None]) -> None:
     from aqnet.jobs.compile import compile_notebook  # needs IPython
 
-    for name, notebook in zip(("script.py", "evaluate.py"), notebooks, strict=True):
+    for name, notebook in zip(SCRIPTS, notebooks, strict=True):
         if notebook is not None:
             atomic_write_text(sweep.path / name, compile_notebook(notebook.path))

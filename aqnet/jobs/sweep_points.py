@@ -14,7 +14,7 @@ from aqnet.io import repository_root
 from aqnet.jobs.notebook import code_digest, read_notebook, run_checks
 from aqnet.jobs.parameters import Parameter, Value, parse_parameters, resolve
 from aqnet.jobs.runs import RUN_DIR, notebook_label, parameters_hash, require_run_dir
-from aqnet.jobs.sweep import SEED, TRAIN_RUN, Arm, Given, SweepDefinition, text_of
+from aqnet.jobs.sweep import SEED, SWEEP, TRAIN_RUN, Arm, Given, SweepDefinition, text_of
 
 __all__ = ["Notebook", "Plan", "Point", "combinations", "plan_sweep"]
 
@@ -22,7 +22,7 @@ _SHOWN = 10  # wrong points in a message
 
 
 class Point(Config):
-    """One point with one seed.
+    """One point with one seed; the summary of a sweep is kept as another one, after the last.
 
     Attributes
     ----------
@@ -155,6 +155,8 @@ class Plan:
     notebook : Notebook
     evaluation : Notebook or None
     points : tuple of Point
+    summary : Point or None
+    summary_notebook : Notebook or None
     """
 
     definition: SweepDefinition
@@ -162,6 +164,8 @@ class Plan:
     notebook: Notebook
     evaluation: Notebook | None
     points: tuple[Point, ...]
+    summary: Point | None
+    summary_notebook: Notebook | None
 
 
 def _checked(definition: SweepDefinition, notebook: Notebook) -> list[tuple]:
@@ -232,4 +236,18 @@ def plan_sweep(definition: SweepDefinition, created: datetime | None = None) -> 
             run=names[0], evaluation=names[1],
         ))  # fmt: skip
     _refuse_duplicates([(point.title, point.sha256) for point in points])
-    return Plan(definition, created, notebook, evaluation, tuple(points))
+    closing = _summary(definition, stamp, len(points))
+    return Plan(definition, created, notebook, evaluation, tuple(points), *closing)
+
+
+def _summary(
+    definition: SweepDefinition, stamp: str, index: int
+) -> tuple[Point, Notebook] | tuple[None, None]:
+    if definition.summary is None:
+        return None, None
+    notebook = Notebook.read(definition.summary.notebook, SWEEP)
+    values = notebook.typed(definition.summary.parameters | {SWEEP: definition.name})
+    digest = parameters_hash(values)
+    run = f"{stamp}-{notebook_label(notebook.path)}-{digest[:8]}"
+    return Point(index=index, label="summary", arm="", setting="", seed=None, parameters=values,
+                 sha256=digest, run=run, evaluation=""), notebook  # fmt: skip

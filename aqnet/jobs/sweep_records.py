@@ -17,6 +17,7 @@ from aqnet.jobs.sweep import SweepDefinition
 from aqnet.jobs.sweep_points import Point
 
 __all__ = [
+    "TO_DO",
     "ArrayRecord",
     "Holder",
     "PointState",
@@ -29,6 +30,7 @@ __all__ = [
 SweepStatus = Literal[
     "missing", "waiting", "running", "complete", "failed", "interrupted", "lost", "unknown"
 ]
+TO_DO: tuple[SweepStatus, ...] = ("missing", "interrupted", "lost")  # what a restart does
 # SLURM's state and id of an element, by the name of its job and its number
 Queue = Mapping[tuple[str, int], tuple[str, str]]
 
@@ -37,23 +39,25 @@ class Stored(Config):
     """Content of points.json."""
 
     schema_version: Literal[1] = 1
-    created: datetime
-    notebook_sha256: str
-    evaluation_sha256: str | None
-    definition: SweepDefinition
-    points: tuple[Point, ...]
+    created: datetime  # UTC
+    notebook_sha256: str  # over the code of the notebook
+    evaluation_sha256: str | None  # over that of the evaluation
+    definition: SweepDefinition  # content of the file
+    points: tuple[Point, ...]  # in order
+    summary_sha256: str | None = None  # over the code of the summary
+    summary: Point | None = None  # its parameters, as those of a point
 
 
 class ArrayRecord(Config):
     """Content of array.json: which element of which jobs has which run folder."""
 
     schema_version: Literal[1] = 1
-    job_name: str
-    runs: tuple[str, ...]
+    job_name: str  # in the queue
+    runs: tuple[str, ...]  # run folder of each element
     job: str | None = None  # number; None until SLURM has given one
-    submitted: datetime | None = None
-    profile: str
-    processes: int
+    submitted: datetime | None = None  # UTC
+    profile: str  # of the cluster
+    processes: int  # of each element
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ in a run folder of its own. Every element counts against the jobs that a user ma
 profile's `array_limit`), so arrays are submitted as room frees: each as large as there is room for,
 and no smaller than a quarter of the limit unless it is the last. With a throttle an array waits for
 the one before it (`--dependency=afterany`), so that no more than that many run at once; evaluations
-are throttled by themselves.
+are throttled by themselves. The summary is submitted by the element after which all points are
+complete (aqnet.jobs.sweep_ready), or by the next command if they are already.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from aqnet.io import (
     repository_root,
     sha256_file,
 )
-from aqnet.jobs.batch import JOB_FILE, Array, Element, Job, render
+from aqnet.jobs.batch import JOB_FILE, Array, Element, Job, Summary, render
 from aqnet.jobs.notebook import run_checks
 from aqnet.jobs.parameters import Value
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.scale import plan_of, scaled
+from aqnet.jobs.scale import Size, plan_of, scaled
 from aqnet.jobs.stage import DIGESTS, STAGED, stage
 from aqnet.jobs.submit import SUBMISSION, job_number, sbatch
 from aqnet.jobs.sweep_cluster import Cluster
 from aqnet.jobs.sweep_folder import Sweep
-from aqnet.jobs.sweep_local import TO_DO, Start, evaluation_of, start_of
+from aqnet.jobs.sweep_local import SCRIPTS, Start, evaluation_of, start_of
 from aqnet.jobs.sweep_points import Notebook
 from aqnet.jobs.sweep_queue import own_jobs, read_queue
-from aqnet.jobs.sweep_records import ArrayRecord
+from aqnet.jobs.sweep_records import TO_DO, ArrayRecord
 
 __all__ = ["submit_arrays"]
 
@@ -59,16 +60,20 @@ class _Arrays:
         self.resubmits = cluster.profile.continue_by.value == "resubmit"
         # Queued jobs of a point: its evaluation waits in the queue, too.
         self.cost = 1 if notebooks[1] is None or self.resubmits else 2
+        self.summary: Summary | None = None
 
-    def sized(self, values: dict[str, Value], of_evaluation: bool) -> dict[str, Value]:
+    def sized(self, values: dict[str, Value], script: str) -> dict[str, Value]:
         """Values with the parameters that follow from the cluster, checked again."""
-        notebook = self.notebooks[of_evaluation]
-        cluster = self.cluster
-        size = cluster.evaluation_size if of_evaluation else cluster.size
-        found = values | scaled(values, cluster.profile, 1 if of_evaluation else cluster.gpus, size)
+        notebook = self.notebooks[SCRIPTS.index(script)]
+        size = self.size(script)
+        found = values | scaled(values, self.cluster.profile, size.gpus, size)
         run_checks(notebook.content, found, str(notebook.path))
         plan_of(found, size)  # batch and processes go together
         return found
+
+    def size(self, script: str) -> Size:
+        """Of a point; one process for what follows it."""
+        return self.cluster.size if script == SCRIPTS[0] else self.cluster.evaluation_size
 
     # ---- files
 
@@ -82,10 +87,10 @@ class _Arrays:
             return
         profile = self.cluster.profile.model_dump(mode="json")
         files = {"profile.yaml": yaml.safe_dump(profile, sort_keys=False, allow_unicode=True)}
-        for name, each in zip(("script", "evaluate"), self.notebooks, strict=True):
+        for name, each in zip(SCRIPTS, self.notebooks, strict=True):
             if each is not None:
-                files[f"{name}.py"] = compile_notebook(each.path)
-                files[f"{name}.ipynb"] = each.path.read_text(encoding="utf-8")
+                files[name] = compile_notebook(each.path)
+                files[f"{Path(name).stem}.ipynb"] = each.path.read_text(encoding="utf-8")
         if (self.code / STAGED).exists():  # stopped before the digests were written
             shutil.rmtree(self.code)
         self.code.mkdir(exist_ok=True)
@@ -96,14 +101,18 @@ class _Arrays:
         digests = [sha256_file(file) if file.exists() else "0" * 64 for file in files]
         elements = tuple(Element(s.run.name, d) for s, d in zip(starts, digests, strict=True))
         first, profile = starts[0], self.cluster.profile
-        trains = first.script == "script.py"
+        # an evaluation is the last of its point; so is a point that nothing evaluates
+        last = SCRIPTS[0] if self.notebooks[1] is None else SCRIPTS[1]
+        # of the summary always the same: elements of different arrays may hold different scripts
+        own = "summary" if first.script == SCRIPTS[2] else folder.name
         return Job(
-            name=f"{self.sweep.name}-{self.sweep.stored.created:%Y%m%dT%H%M%S}-{folder.name}",
+            name=f"{self.sweep.name}-{self.sweep.stored.created:%Y%m%dT%H%M%S}-{own}",
             run=folder, profile=profile, python=profile.python.value or sys.executable,
-            size=self.cluster.size if trains else self.cluster.evaluation_size,
+            size=self.size(first.script),
             data=data_root(), runs=self.sweep.runs, root=repository_root(),
             resumable=first.notebook.resumable, follow_up=follow_up,
             array=Array(elements, self.cluster.throttle, self.code, first.script),
+            summary=self.summary if first.script == last else None,
         )  # fmt: skip
 
     def _write(
@@ -155,10 +164,9 @@ class _Arrays:
 
     def submit(self, starts: Sequence[Start]) -> None:
         """Submit an array, and that of the evaluations after it."""
-        numbers = [int(path.name[:3]) for path in self.sweep.path.glob("arrays/*")]
-        folder = self.sweep.path / "arrays" / f"{max(numbers, default=0) + 1:03d}"
+        folder = self._next()
         then = folder.with_name(f"{folder.name}-evaluate")
-        chained = starts[0].script == "script.py" and self.notebooks[1] is not None
+        chained = starts[0].script == SCRIPTS[0] and self.notebooks[1] is not None
         after = self._dependency()
         try:
             if chained:
@@ -175,6 +183,22 @@ class _Arrays:
                        "--kill-on-invalid-dep=yes")  # fmt: skip
         self.echo(f"submitted: job {number}, {len(starts)} elements{' '.join(['', *after])}\n")
 
+    def _next(self) -> Path:
+        numbers = [int(path.name[:3]) for path in self.sweep.path.glob("arrays/*")]
+        return self.sweep.path / "arrays" / f"{max(numbers, default=0) + 1:03d}"
+
+    def submit_summary(self, start: Start, now: bool) -> None:
+        """Submit the summary `now`, or write its job for the element that completes the sweep."""
+        folder = self._next()
+        folder = folder.with_name(f"{folder.name}-summary")
+        record = self._write(folder, [start])
+        self.summary = Summary(self.sweep.path, start.run.name, folder / JOB_FILE)
+        if now:
+            number = self._send(folder, record)
+            self.echo(f"submitted: job {number}, the summary\n")
+        else:
+            self.echo("the summary is submitted by the element that completes the sweep\n")
+
     def _evaluation(self, start: Start) -> Start:
         return evaluation_of(self.sweep, start.point, start.run, self.notebooks[1], self.sized)
 
@@ -183,7 +207,7 @@ class _Arrays:
         if self.cluster.throttle is None:
             return []
         names = {record.job_name for folder, record in self.sweep.arrays()
-                 if not folder.name.endswith("-evaluate")}  # fmt: skip
+                 if folder.name.isdigit()}  # fmt: skip
         here = {number.partition("_")[0] for name, _, _, number in own_jobs() if name in names}
         return [f"--dependency=afterany:{':'.join(sorted(here))}"] if here else []
 
@@ -219,7 +243,7 @@ def submit_arrays(
     restage: bool = False,
     wait: bool = True,
 ) -> int:
-    """Submit what is missing.
+    """Submit what is missing; the summary by itself only if all points are complete.
 
     Parameters
     ----------
@@ -260,11 +284,17 @@ def submit_arrays(
                 found=cluster.limit, remedy="--set array_limit=...",
             ))  # fmt: skip
         wanted = (*TO_DO, "failed") if failed_too else TO_DO
-        states = [s for s in sweep.states(read_queue(sweep)) if s.status in wanted]
-        starts = [start_of(sweep, s, arrays.notebooks, arrays.sized) for s in states]
-        groups = [[s for s in starts if s.script == n] for n in ("script.py", "evaluate.py")]
+        queue = read_queue(sweep)
+        states = sweep.states(queue)
+        summary = sweep.summary_state(states, queue)
+        to_do = [s for s in [*states, *filter(None, [summary])] if s.status in wanted]
+        starts = [start_of(sweep, s, arrays.notebooks, arrays.sized) for s in to_do]
+        groups = [[s for s in starts if s.script == name] for name in SCRIPTS]
         for group in filter(None, groups):
             arrays.ask(group[:1])
         if starts:
             arrays.stage(restage)
-        return sum(arrays.all(group, wait) for group in groups)
+        complete = all(state.status == "complete" for state in states)
+        if groups[2] and (complete or groups[0] or groups[1]):
+            arrays.submit_summary(*groups[2], now=complete)
+        return sum(arrays.all(group, wait) for group in groups[:2])

@@ -1,1 +1,1 @@
-"""Scores, tests of significance and the report."""
+"""Forecast stores, scores, tests of significance, physics checks and reports."""

@@ -56,7 +56,7 @@ class VariableLayout(Config):
     dimension of which the last entry is the forecast.
     """
 
-    name: str
+    name: str  # in the file
     unit: str | None = None
     level: dict[str, float] = Field(default_factory=dict, max_length=1)
     last: str | None = None
@@ -72,21 +72,21 @@ class Layout(Config):
     `rollout_step` the number of steps of `step_h` hours since the init time.
     """
 
-    title: str
+    title: str  # what the forecasts are
     time: Literal["init_and_lead", "steps", "rollout"]
-    init: list[str] = Field(default_factory=list)
-    lead: list[str] = Field(default_factory=list)
+    init: list[str] = Field(default_factory=list)  # coordinates of init times
+    lead: list[str] = Field(default_factory=list)  # coordinates of lead times
     step: list[str] = Field(default_factory=list)
     init_pattern: str | None = None
     valid: list[str] = Field(default_factory=list)
     rollout_step: str | None = None
     step_h: int | None = None
-    batch: str | None = None
-    lat: list[str]
-    lon: list[str]
-    values: Literal["instantaneous", "hourly mean"]
-    negative_to_zero: bool = False
-    variables: dict[str, VariableLayout]
+    batch: str | None = None  # dimension of the forecasts in a file of a rollout
+    lat: list[str]  # names of the latitude
+    lon: list[str]  # names of the longitude
+    values: Literal["instantaneous", "hourly mean"]  # what a value stands for
+    negative_to_zero: bool = False  # values below zero become zero
+    variables: dict[str, VariableLayout]  # by our names
 
     @model_validator(mode="after")
     def _complete(self) -> Layout:

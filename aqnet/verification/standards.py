@@ -42,33 +42,33 @@ class StandardError(AqnetError):
 
 
 class _InForce(Config):
-    start: date
-    end: date | None
+    start: date  # first day
+    end: date | None  # last day; null: still
 
 
 class _Validity(Config):
-    hours_of_a_day: int | None = None
-    hours_of_8: int | None = None
-    means_of_8h: int | None = None
+    hours_of_a_day: int | None = None  # hours that a mean of 24 h needs
+    hours_of_8: int | None = None  # hours that a mean of 8 h needs
+    means_of_8h: int | None = None  # means that a maximum of 8 h needs
 
 
 class _Edition(Config):
-    title: str
-    in_force: _InForce
-    reference_state: str | None
-    limits: dict[str, dict[str, float]]
-    iaqi: dict[str, dict[str, tuple[float, ...]]]
-    above_table: Literal["max_1h", "last"]
-    rounding: dict[str, float]
-    validity: _Validity
-    missing: tuple[str, ...]
-    sources: dict[str, tuple[str, ...]]
+    title: str  # names of the standards
+    in_force: _InForce  # days
+    reference_state: str | None  # temperature at which gases are given
+    limits: dict[str, dict[str, float]]  # by product and pollutant [ug/m3]
+    iaqi: dict[str, dict[str, tuple[float, ...]]]  # concentrations at `iaqi_levels` [ug/m3]
+    above_table: Literal["max_1h", "last"]  # what counts above the last concentration
+    rounding: dict[str, float]  # of concentrations, by pollutant [ug/m3]
+    validity: _Validity  # of daily products
+    missing: tuple[str, ...]  # what could not be sourced: refused by name
+    sources: dict[str, tuple[str, ...]]  # keys of `sources`, by block
 
 
 class _Table(Config):
-    iaqi_levels: tuple[float, ...]
-    sources: dict[str, str]
-    editions: dict[str, _Edition]
+    iaqi_levels: tuple[float, ...]  # of the index
+    sources: dict[str, str]  # what each figure was compared with
+    editions: dict[str, _Edition]  # by name
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from notebook_tools import make_notebook
-from slurm_jobs import SITE, run_tool, wait_for
+from slurm_jobs import CLUSTER, SITE, run_tool, wait_for
 from sweep_case import BODY, TOY
 
 from aqnet.jobs import sweep_slurm
@@ -30,6 +30,14 @@ run = RunFolder.for_notebook(run_dir, "judge", {})
 run.write_metrics({"width": RunFolder.open(train_run).parameters["width"]})
 run.finish()
 """
+CLOSING = """\
+from aqnet.jobs.runs import RunFolder
+from aqnet.jobs.sweep_folder import Sweep
+run = RunFolder.for_notebook(run_dir, "closing", {})
+states = Sweep.open(sweep).states(None)
+run.write_metrics({"complete": sum(state.status == "complete" for state in states)})
+run.finish()
+"""
 ENDED = ("complete", "failed", "interrupted", "lost")
 
 
@@ -40,6 +48,7 @@ def toy(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_slurm, "POLL_S", 0.5)
     make_notebook(tmp_path / "toy.ipynb", TOY, BODY)
     make_notebook(tmp_path / "judge.ipynb", 'train_run: str = ""\n', JUDGE)
+    make_notebook(tmp_path / "closing.ipynb", 'sweep: str = ""\n', CLOSING)
     return tmp_path
 
 
@@ -56,12 +65,14 @@ def begin(toy: Path, name: str, **fields) -> Sweep:
     return define_sweep(plan_sweep(load_definition(path)), path.read_text())  # fmt: skip
 
 
-def submit(sweep: Sweep, limit: int, throttle: int | None, **options) -> list[str]:
+def submit(
+    sweep: Sweep, limit: int, throttle: int | None, profile: str = "cpu", **options
+) -> list[str]:
     """Submit what is missing; lines of progress."""
     lines: list[str] = []
     settings = SITE | {"per_node": "4", "array_limit": str(limit)}
     options = {"failed_too": False} | options
-    submit_arrays(sweep, cluster_of("cpu", settings, 1, throttle), echo=lines.append, **options)
+    submit_arrays(sweep, cluster_of(profile, settings, 1, throttle), echo=lines.append, **options)
     return lines
 
 
@@ -140,3 +151,41 @@ def test_cancelled_elements_are_done_by_the_next_command(toy):
     # SLURM itself has seen the throttle of the first array
     (_, first), *_ = sweep.arrays()
     assert "ArrayTaskThrottle=1" in run_tool("scontrol", "show", "job", first.job)
+
+
+def summary_of(sweep: Sweep) -> PointState:
+    """What has become of the summary, once it has ended, or nothing is left in the queue."""
+
+    def found() -> PointState:
+        queue = read_queue(sweep)
+        return sweep.summary_state(sweep.states(queue), queue)
+
+    def over() -> bool:
+        return found().status in ("complete", "failed") or not own_jobs()
+
+    wait_for(over, "end of the summary", "end", lambda: story([found()]))
+    return found()
+
+
+@pytest.mark.parametrize("way", ["requeue", "resubmit"])
+def test_the_last_element_submits_the_summary(toy, tmp_path, way):
+    """Of two arrays, the second after a retry; evaluations follow by dependency or by hand-over."""
+    content = yaml.safe_load((CLUSTER.parent / "cpu.yaml").read_text())
+    content["continue_by"]["value"] = way
+    profile = tmp_path / "site.yaml"
+    profile.write_text(yaml.safe_dump(content))
+    (toy / "bad-4").touch()
+    followers = {"evaluate": {"notebook": str(toy / "judge.ipynb")},
+                 "summary": {"notebook": str(toy / "closing.ipynb")}}  # fmt: skip
+    sweep = begin(toy, f"closed-{way}", grid={"width": [2, 4]}, **followers)
+    submit(sweep, limit=8, throttle=None, profile=str(profile))
+    assert [state.status for state in ended(sweep)] == ["complete", "failed"]
+    waiting = summary_of(sweep)
+    assert (waiting.status, waiting.reason) == ("missing", "waits for 1 of 2 points")
+    (toy / "bad-4").unlink()
+    submit(sweep, limit=8, throttle=None, profile=str(profile), failed_too=True)
+    assert [state.status for state in ended(sweep)] == ["complete"] * 2
+    done = summary_of(sweep)
+    assert done.status == "complete", story([done])
+    assert RunFolder.open(done.run).read_metrics() == {"complete": 2}
+    assert submit(sweep, limit=8, throttle=None, profile=str(profile), failed_too=True) == []

@@ -27,8 +27,8 @@ _OF_VERSION_1 = ("packages", "python", "platform", "cpu_count", "cpu_usable")
 class Failure(Config):
     """Why a run did not complete."""
 
-    type: str
-    message: str
+    type: str  # class of the error
+    message: str  # its text
     cell: int | None = None  # index in the notebook, from 0
 
 
@@ -36,15 +36,15 @@ class RunRecord(Config):
     """Content of run.json."""
 
     schema_version: Literal[1] = 1
-    status: Status
-    started_by: Literal["aqnet run", "notebook", "script"]
-    notebook: str
-    notebook_path: str | None
-    notebook_sha256: str | None
-    created: datetime
-    started: datetime | None = None
-    ended: datetime | None = None
-    error: Failure | None = None
+    status: Status  # of the run
+    started_by: Literal["aqnet run", "notebook", "script"]  # what began it
+    notebook: str  # its label, such as train-forecast
+    notebook_path: str | None  # relative to the repository, where it lies inside
+    notebook_sha256: str | None  # over its code
+    created: datetime  # of the folder, UTC
+    started: datetime | None = None  # of the last start, UTC
+    ended: datetime | None = None  # of that start, UTC
+    error: Failure | None = None  # of a run that did not complete
 
 
 class Provenance(Config):
