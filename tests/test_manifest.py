@@ -120,7 +120,8 @@ def test_resolve_names_and_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(SHIPPED.parent)
     assert resolve_manifest("beijing") == SHIPPED / "beijing.yaml"
     assert resolve_manifest(SHIPPED / "beijing.yaml") == SHIPPED / "beijing.yaml"
-    with pytest.raises(ManifestError, match="in that folder: beijing, caqra, twin, twin_small"):
+    names = "beijing, caqra, carried, twin, twin_small"
+    with pytest.raises(ManifestError, match=f"in that folder: {names}"):
         resolve_manifest("peking")
     with pytest.raises(ManifestError, match=re.escape(str(tmp_path / "x.yaml"))):
         resolve_manifest(tmp_path / "x.yaml")

@@ -269,7 +269,7 @@ def test_caches_are_read_and_part_of_the_identity(recorded, tmp_path, monkeypatc
     monkeypatch.setenv("AQNET_DATA", str(tmp_path))
     scan = ScanConfig(mode="region", regions=(4, 4), sectors=8, lane_patches=2, rank_embedding=True)
     place, changes = GRIDS["china_32x64"], {"physics": PhysicsConfig(ridge=True), "scan": scan}
-    terrain = ridge_spec(place, 4)
+    terrain = ridge_spec(place, 4, elevation=made_up_static(place)[2])
     spec = scan_spec(place, 4, (4, 4), 8, 2, place.active_patches(made_up_mask(place), 4))
     with pytest.raises(CacheError, match=r"missing(.|\n)*aqnet terrain build --grid china_32x64"):
         fields_problem(recorded, **changes)
@@ -300,8 +300,9 @@ def test_the_digests_of_an_identity_are_found_again(recorded, tmp_path, monkeypa
         terrain=None,
     )  # fmt: skip
     place = GRIDS["china_32x64"]
-    terrain = ridge_path(ridge_spec(place, 4))
-    save_ridge(terrain, ridge_spec(place, 4))
+    ridges = ridge_spec(place, 4, elevation=made_up_static(place)[2])
+    terrain = ridge_path(ridges)
+    save_ridge(terrain, ridges)
     spec = scan_spec(place, 4, (4, 4), 8, 2, place.active_patches(made_up_mask(place), 4))
     save_scan(scan_path(spec), build_orders(spec))
     recorded_digests = open_problem(experiment).identity.digests()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aqnet.data.geography import china_static
 from aqnet.grid import GRIDS, Grid, GridError
 from aqnet.model import ridge
 from aqnet.model.array_cache import CacheError, read_arrays, write_arrays
@@ -241,3 +242,16 @@ def test_the_full_grid_of_patches_in_time():
     assert time.process_time() - start < 180  # seconds of one core
     errors = ridge_errors(matrix, *factors, spec.elevation.shape)
     assert errors["relative"] < 0.15 and errors["near_rms_m"] < 60
+
+
+def test_other_terrain_than_the_real_one_is_verified_with_it(tmp_path):
+    grid = GRIDS["china_32x64"]
+    hills = np.random.default_rng(0).gamma(2.0, 500.0, grid.shape)
+    spec = ridge_spec(grid, 4, 6, elevation=hills)
+    save_ridge(tmp_path / "hills.safetensors", spec)
+    verify_ridge(tmp_path / "hills.safetensors", hills)
+    with pytest.raises(CacheError, match="--manifest NAME --file FILE"):
+        verify_ridge(tmp_path / "hills.safetensors")
+    real = ridge_spec(grid, 4, 6)
+    stored = china_static(grid).elevation.values
+    assert ridge_spec(grid, 4, 6, elevation=stored).header == real.header

@@ -222,7 +222,7 @@ def test_a_failed_point_stops_no_other_and_is_retried_alone(toy):
     lines = here(sweep)
     assert statuses(sweep) == ["complete", "failed", "complete"]
     assert [line for line in lines if "failed" in line and "width 4 is bad" in line]
-    assert starts(toy)[:1] == ["2 0"] and sorted(starts(toy)) == ["2 0", "4 0", "8 0"]
+    assert sorted(starts(toy)) == ["2 0", "4 0", "8 0"]  # two at a time: in any order
 
     assert here(sweep) == []  # nothing is missing
     (toy / "bad-4").unlink()

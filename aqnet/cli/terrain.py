@@ -39,6 +39,19 @@ def _with_options(command: Callable) -> Callable:
     return command
 
 
+def _years(manifest: str, folder: Path | None):
+    from aqnet.data.manifest import load_manifest, resolve_manifest
+    from aqnet.data.years import open_years
+
+    return open_years(load_manifest(resolve_manifest(manifest)), folder)
+
+
+def _elevation(years):
+    from aqnet.variables import STATIC
+
+    return years.static[STATIC.index("elevation")]
+
+
 def _spec(
     grid_name: str, manifest: str | None, folder: Path | None, patch_size: int, rank: int,
     near_power: float, sweeps: int,
@@ -47,13 +60,8 @@ def _spec(
 
     if manifest is None:
         return ridge_spec(GRIDS[grid_name], patch_size, rank, near_power, sweeps)
-    from aqnet.data.manifest import load_manifest, resolve_manifest
-    from aqnet.data.years import open_years
-    from aqnet.variables import STATIC
-
-    years = open_years(load_manifest(resolve_manifest(manifest)), folder)
-    terrain = years.static[STATIC.index("elevation")]
-    return ridge_spec(years.grid, patch_size, rank, near_power, sweeps, terrain)
+    years = _years(manifest, folder)
+    return ridge_spec(years.grid, patch_size, rank, near_power, sweeps, _elevation(years))
 
 
 def _show(path: Path, factors) -> None:
@@ -100,9 +108,13 @@ def inspect(path: Path) -> None:
 
 @terrain.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def verify(path: Path) -> None:
+@click.option("--manifest", help="Of fields: with the terrain of its stores, not the real one.")
+@click.option("--folder", type=click.Path(path_type=Path),
+              help="With --manifest: of the stores (default: data/MANIFEST).")  # fmt: skip
+def verify(path: Path, manifest: str | None, folder: Path | None) -> None:
     """Compute the ridges of a file again and compare its factors with them."""
     from aqnet.model.ridge import verify_ridge
 
-    _show(path, verify_ridge(path))
+    terrain = _elevation(_years(manifest, folder)) if manifest else None
+    _show(path, verify_ridge(path, terrain))
     click.echo("the factors are those of the terrain")

@@ -107,7 +107,7 @@ def prior_footprints(
 def _ridges(world: World, patch: int, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Factors (N, rank) of the ridges between active patches; CacheError if they must be built."""
     if active.size > _COMPUTED:
-        spec = ridge_spec(world.grid, patch)
+        spec = ridge_spec(world.grid, patch, elevation=world.elevation_m)
         factors = load_ridge(ridge_path(spec), spec)
         pair = factors.left, factors.right
     else:

@@ -217,7 +217,8 @@ def questions(
     waiting = [f"{role} worlds: {c.arm} against {c.reference}" for c in asked if c not in found]
     waiting += [f"world {name}: no runs" for name in experiment.names(role, grid)
                 if name not in begun]  # fmt: skip
-    waiting += [f"sweep {name}: not begun" for name in runs.absent]
+    here = {s for world in experiment.worlds.values() if world.grid == grid for s in world.sweeps}
+    waiting += [f"sweep {name}: not begun" for name in runs.absent if name in here]
     nulls, strengths = {}, {}
     for name, world in experiment.worlds.items():
         pairs = [pair.contrast for pair in world.null_for]

@@ -248,15 +248,17 @@ def load_ridge(path: str | Path, spec: RidgeSpec | None = None) -> RidgeFactors:
 def _command(spec: RidgeSpec | None) -> str:
     if spec is None:
         return "aqnet terrain build"
-    return f"aqnet terrain build --grid {spec.grid} --patch-size {spec.patch} --rank {spec.rank}"
+    real = f"aqnet terrain build --grid {spec.grid} --patch-size {spec.patch} --rank {spec.rank}"
+    return f"{real}`, or for the terrain of stores `aqnet terrain build --manifest NAME --file FILE"
 
 # %% ../../nbs/25_ridge.ipynb #9d4243fc
-def verify_ridge(path: str | Path) -> RidgeFactors:
+def verify_ridge(path: str | Path, elevation: np.ndarray | None = None) -> RidgeFactors:
     """Check a file against the ridges of its own header, computed again.
 
-    CacheError says what differs; or the grid is unknown, or its terrain is another now.
+    `elevation` (H, W) [m] as in `ridge_spec`. CacheError says what differs; or the grid is
+    unknown, or the terrain is another.
     """
-    spec = _spec_of(path, load_ridge(path).header)
+    spec = _spec_of(path, load_ridge(path).header, elevation)
     factors = load_ridge(path, spec)
     matrix = ridge_matrix(spec.elevation)
     found = ridge_errors(matrix, factors.left, factors.right, spec.elevation.shape)
@@ -271,9 +273,10 @@ def verify_ridge(path: str | Path) -> RidgeFactors:
     return factors
 
 # %% ../../nbs/25_ridge.ipynb #9d4243fd
-def _spec_of(path: str | Path, header: dict) -> RidgeSpec:
+def _spec_of(path: str | Path, header: dict, elevation: np.ndarray | None) -> RidgeSpec:
     if header["grid"] not in GRIDS:
         raise CacheError(explain(f"{path} was made for an unknown grid", found=header["grid"],
                                  expected=f"one of {sorted(GRIDS)}", remedy="build it again"))
     names = ("patch", "rank", "near_power", "sweeps")
-    return ridge_spec(GRIDS[header["grid"]], **{name: header[name] for name in names})
+    chosen = {name: header[name] for name in names}
+    return ridge_spec(GRIDS[header["grid"]], **chosen, elevation=elevation)

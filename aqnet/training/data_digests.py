@@ -111,7 +111,8 @@ class _Fields:
         return self.folder / file
 
     def _ridge_path(self) -> Path:
-        spec = ridge_spec(self.domain.grid, self.experiment.model.patch)
+        terrain = self.domain.elevation
+        spec = ridge_spec(self.domain.grid, self.experiment.model.patch, elevation=terrain)
         return Path(self.experiment.terrain or ridge_path(spec))
 
     def _scan_path(self) -> Path:
