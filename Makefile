@@ -98,15 +98,15 @@ demo: data ## train and judge the Beijing forecast; ends with the path of the re
 
 SWEEPS := sealed arms still open transport wind flat
 
-worlds: env ## simulate the worlds of the physics experiment (25 minutes, 7 GB in data/)
+worlds: env ## simulate the worlds of the physics experiment (estimated: half an hour, 7 GB in data/)
 	$(call step,worlds,AQNET=$(BIN)/aqnet nbs/experiments/worlds.sh)
 
 # A sweep that is started again does what is missing. One thread a run: WORKERS runs share the cores.
-ablation: worlds ## the physics experiment: 130 runs, 2.5 hours on 2 cores; ends with tables and figures
+ablation: worlds ## the physics experiment: 132 runs, estimated 2.5 hours on 2 cores; ends with tables and figures
 	$(call step,runs,for name in $(SWEEPS); do OMP_NUM_THREADS=1 $(BIN)/aqnet sweep run "nbs/experiments/physics_$$name.yaml" --parallel $(WORKERS) || exit; done)
 	$(call step,results,$(BIN)/aqnet run nbs/evaluate/contrasts.ipynb)
 
-ablation-quick: env ## its main arms in the development world, one seed, on 2 cores in 10 minutes
+ablation-quick: env ## its main arms in the development world, one seed; estimated 10 minutes on 2 cores
 	$(call step,world,AQNET=$(BIN)/aqnet nbs/experiments/worlds.sh carried)
 	$(call step,runs,OMP_NUM_THREADS=1 $(BIN)/aqnet sweep run nbs/experiments/physics_quick.yaml --parallel $(WORKERS))
 

@@ -94,8 +94,8 @@ def test_a_measuring_process_that_dies_is_an_error(monkeypatch):
 def test_the_fastest_of_the_rounds_counts(monkeypatch):
     seconds = iter((3.0, 2.0, 2.5))
 
-    def measured(_what, _remedy, _target, case, *_, environment):
-        assert environment == {}  # ours keeps the settings of aqnet
+    def measured(_what, _remedy, _target, case, *_, variables):
+        assert variables == {}  # ours keeps the settings of aqnet
         return StepCost(case, 1, 1, 4, next(seconds), None, 1.0, 1.0)
 
     monkeypatch.setattr(bench_step, "in_own_process", measured)
@@ -151,5 +151,5 @@ def _pages(pipe) -> None:
 def test_the_published_form_runs_as_torch_alone_would(case, pages, monkeypatch):
     monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
     settings = bench_step._PAGES[CASES[case].memory]
-    assert in_own_process("pages", "", _pages, environment=settings) == pages
+    assert in_own_process("pages", "", _pages, variables=settings) == pages
     assert "THP_MEM_ALLOC_ENABLE" not in os.environ

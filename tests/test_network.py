@@ -332,3 +332,17 @@ def test_presets_forecast(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FieldTransformer(config, INPUTS, domain(config))
+
+
+# ---- persistence
+
+
+def test_a_fresh_network_with_persistence_says_half_of_the_present():
+    config = ModelConfig(**{**SMALL, "persistence": True})
+    model, given = FieldTransformer(config, INPUTS, domain(config)).eval(), inputs()
+    present = given["fields"][:, [INPUTS.index(name) for name in TARGETS]]
+    inside = torch.zeros(GRID.shape[0] * GRID.shape[1], dtype=torch.bool)
+    inside[model.cells.flatten()] = True
+    expected = torch.where(inside.view(GRID.shape), 0.5 * present, 0.0)
+    for forecast in model(**given).unbind(1):
+        torch.testing.assert_close(forecast, expected)

@@ -169,3 +169,8 @@ def test_a_path_without_a_wind_field_is_refused():
     plume = Plume(2, steps=2)
     with pytest.raises(ModelError, match="a path needs the wind field"):
         plume.rows(made_up_context(Sizes(1, 2, 12, 8)))
+
+
+def test_a_straight_plume_does_not_turn():
+    with pytest.raises(ValueError, match="plume_turning_deg needs plume_steps"):
+        PhysicsConfig(plume_turning_deg=12.0)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -40,10 +40,10 @@ def _call(function: Callable, task: object) -> object:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Environment of processes that start in the block; libraries read it when imported."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Variables of processes that start in the block; libraries read them when imported."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         yield
     finally:
@@ -79,7 +79,7 @@ class Workers:
         if self.number:
             self._others = set(multiprocessing.active_children())
             self._stack = ExitStack()
-            self._stack.enter_context(_one_thread_each())
+            self._stack.enter_context(environment(dict.fromkeys(_THREADS, "1")))
             self._pool = ProcessPoolExecutor(
                 self.number, multiprocessing.get_context("spawn"), _start, (self.state,)
             )

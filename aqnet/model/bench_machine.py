@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
+from aqnet.data.parallel import environment
 from aqnet.errors import AqnetError, explain
 
 __all__ = [
@@ -89,30 +88,16 @@ def _status_bytes(name: str) -> int:
     return int(re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)[1]) * 1024
 
 
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def in_own_process(
     what: str,
     remedy: str,
     target: Callable,
     *arguments: object,
-    environment: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> object:
     """What `target(pipe, *arguments)` sends through its pipe, from a new process.
 
-    `environment` holds variables that the process has besides those of this one.
+    `variables` of the environment that the process has besides those of this one.
 
     Raises
     ------
@@ -123,7 +108,7 @@ def in_own_process(
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
     process = spawn.Process(target=target, args=(there, *arguments))
-    with _environment(environment or {}):
+    with environment(variables or {}):
         process.start()
     there.close()
     try:

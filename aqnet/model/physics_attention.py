@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from ..config import Config
@@ -62,6 +62,12 @@ class PhysicsConfig(Config):
     # Of the fused method: a key of KERNELS, or that of the device (KERNEL_OF)
     kernel: Literal["by_device", "tiled", "cpu", "efficient", "flash"] = "by_device"
     block: Annotated[int, Field(ge=1)] = 256  # rows at a time of the block-wise method
+
+    @model_validator(mode="after")
+    def _turned(self) -> PhysicsConfig:
+        if self.plume_turning_deg and not self.plume_steps:
+            raise ValueError("plume_turning_deg needs plume_steps: a straight plume does not turn")
+        return self
 
 # %% ../../nbs/27_physics_attention.ipynb #fcb45ee4
 def method_of(config: PhysicsConfig) -> str:

@@ -131,7 +131,7 @@ def step_costs(
                 size,
                 repeats,
                 torch.get_num_threads(),
-                environment=_PAGES[CASES[case].memory],
+                variables=_PAGES[CASES[case].memory],
             )
             found[case] = _better(found.get(case), cost)
     return list(found.values())

@@ -13,6 +13,7 @@ import numpy as np
 
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.years import YearSet, open_years
+from aqnet.errors import CoverageError, explain
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 from aqnet.verification.accumulate import Accumulator, design_of
@@ -103,7 +104,14 @@ def _values(plan: ForecastPlan, times: np.ndarray) -> np.ndarray:
 def _truth(years: YearSet, times: np.ndarray, leads: tuple[int, ...]) -> np.ndarray:
     valid = times[:, None] + np.asarray(leads).astype("timedelta64[h]")
     needed, place = np.unique(valid, return_inverse=True)
-    values = years.read(np.searchsorted(years.times, needed))
+    rows = np.searchsorted(years.times, needed).clip(max=len(years.times) - 1)
+    if (lacking := needed[years.times[rows] != needed]).size:
+        raise CoverageError(
+            explain("the stores lack hours of the truth", expected="every valid time of the split",
+                    found=f"{lacking.size} absent, the first {lacking[0]} UTC",
+                    remedy="choose another split, or add the stores of these years")
+        )  # fmt: skip
+    values = years.read(rows)
     at = [DYNAMIC.index(name) for name in TARGETS]
     return values[:, at][..., years.mask][place.reshape(valid.shape)]
 

@@ -32,7 +32,10 @@ make_world() {
     "$aqnet" data twin --manifest carried --name "$name" "$@" --years 2013-2015 --out "$folder"
   fi
   "$aqnet" data stats "$manifest" --folder "$folder"
-  "$aqnet" data record "$manifest" --store "$folder"
+  # what is recorded stays: other stores than these are then refused, with the difference
+  if [ ! -e "${manifest%.yaml}.record.yaml" ]; then
+    "$aqnet" data record "$manifest" --store "$folder"
+  fi
   "$aqnet" terrain build --manifest "$manifest" --folder "$folder" --file "$folder/ridges.safetensors"
 }
 
