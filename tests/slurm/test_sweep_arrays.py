@@ -43,7 +43,8 @@ ENDED = ("complete", "failed", "interrupted", "lost")
 
 @pytest.fixture
 def toy(cluster, tmp_path, monkeypatch):
-    """Folder with notebooks; runs go to `runs` in it."""
+    """Folder with notebooks; runs go to `runs` in it. No job of an earlier test takes room."""
+    wait_for(lambda: not own_jobs(), "empty queue", "leave", lambda: run_tool("squeue"))
     monkeypatch.setenv("AQNET_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(sweep_slurm, "POLL_S", 0.5)
     make_notebook(tmp_path / "toy.ipynb", TOY, BODY)
