@@ -25,7 +25,7 @@ setup(
     package_data={
         "aqnet": [
             "verification/templates/*.j2",
-            "verification/layouts/*.yaml",
+            "verification/foreign/layouts/*.yaml",
             "verification/tables/*",
         ]
     },

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from aqnet.data.normalisation import reference_constants
-from aqnet.data.samples import calendar_features
+from aqnet.data.stations.samples import calendar_features
 from aqnet.grid import Grid
 from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.model.domain import Domain

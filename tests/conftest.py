@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from aqnet.data.beijing import build_store
 from aqnet.data.manifest import Manifest, load_manifest
 from aqnet.data.splits import Split, splits_of
 from aqnet.data.static import read_static
-from aqnet.data.stations import read_stations
+from aqnet.data.stations.beijing import build_store
+from aqnet.data.stations.measurements import read_stations
 from aqnet.data.store import AnalysisStore, open_store
 from aqnet.errors import TargetExistsError
 from aqnet.io import data_root

@@ -12,11 +12,11 @@ import yaml
 from notebook_tools import make_notebook
 
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.sweep import load_definition
-from aqnet.jobs.sweep_folder import Sweep, define_sweep
-from aqnet.jobs.sweep_points import Point, plan_sweep
+from aqnet.jobs.sweeps.definition import load_definition
+from aqnet.jobs.sweeps.folder import Sweep, define_sweep
+from aqnet.jobs.sweeps.points import Point, plan_sweep
 from aqnet.verification.board_design import Design
-from aqnet.verification.contrast_runs import Label
+from aqnet.verification.contrasts.runs import Label
 from aqnet.verification.scoreboard import Scoreboard, save_scoreboard
 
 POLLUTANTS, LEADS = ("pm25", "o3"), (12, 24)

@@ -12,10 +12,10 @@ from native_hours import FIRST, labels, manifest_file, write_hours
 
 from aqnet.cli.console import Group
 from aqnet.cli.ingest import ingest
-from aqnet.data import ingest as module
-from aqnet.data.caqra import native_name
 from aqnet.data.geography import china_static
 from aqnet.data.grid_manifest import GridManifest
+from aqnet.data.source import ingest as module
+from aqnet.data.source.caqra import native_name
 
 STORE = "data_2013_china_32x64_masked.zarr"
 whole_year = GridManifest.times

@@ -10,9 +10,9 @@ import netCDF4
 import numpy as np
 import yaml
 
-from aqnet.data.caqra import native_name, write_native_hour
 from aqnet.data.geography import china_static
 from aqnet.data.manifest import GridManifest, load_manifest
+from aqnet.data.source.caqra import native_name, write_native_hour
 from aqnet.grid import GRIDS, LambertGrid
 from aqnet.variables import DYNAMIC
 

@@ -11,14 +11,14 @@ import zarr
 from scipy.signal import lfilter
 
 from aqnet.data.normalisation import target_channels
-from aqnet.data.samples import (
+from aqnet.data.splits import Split
+from aqnet.data.stations.samples import (
     ForecastSamples,
     GriddedFields,
     StationRecords,
     load_fields,
     load_stations,
 )
-from aqnet.data.splits import Split
 from aqnet.data.store import FORMAT_VERSION, AnalysisStore
 from aqnet.grid import Grid
 from aqnet.model.config import ModelConfig

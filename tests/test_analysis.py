@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aqnet.data.analysis import (
+from aqnet.data.climatology import HarmonicClimatology
+from aqnet.data.stations.analysis import (
     MIN_FIT_HOURS,
     MIN_STATIONS,
     RULES,
@@ -22,7 +23,6 @@ from aqnet.data.analysis import (
     leave_one_out,
     to_height,
 )
-from aqnet.data.climatology import HarmonicClimatology
 from aqnet.errors import DataError
 from aqnet.grid import distance_km
 from aqnet.variables import TARGETS

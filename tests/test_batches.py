@@ -25,7 +25,7 @@ from aqnet.data.normalisation import Normaliser, reference_constants, target_cha
 from aqnet.data.order import EvaluationSampler, GlobalOrderSampler
 from aqnet.data.splits import Split
 from aqnet.data.transfer import FREE, SlotPool
-from aqnet.data.years import SHARD_HOURS, YearSet, YearStore, open_year
+from aqnet.data.years.reader import SHARD_HOURS, YearSet, YearStore, open_year
 from aqnet.errors import DataError, LeadTimeError, SampleError, StoreError
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import aqnet.data.beijing as pipeline
-from aqnet.data.analysis import MAX_CARRY_H, MIN_FIT_HOURS, MIN_STATIONS
-from aqnet.data.beijing import analyse_network, fit_network, networks_of
+import aqnet.data.stations.beijing as pipeline
 from aqnet.data.climatology import fit_climatology
 from aqnet.data.history import History
 from aqnet.data.splits import splits_of
-from aqnet.data.stations import read_stations
+from aqnet.data.stations.analysis import MAX_CARRY_H, MIN_FIT_HOURS, MIN_STATIONS
+from aqnet.data.stations.beijing import analyse_network, fit_network, networks_of
+from aqnet.data.stations.measurements import read_stations
 from aqnet.data.store import open_store, verify_store
 from aqnet.variables import DYNAMIC, TARGETS
 
@@ -345,7 +345,7 @@ def test_store_is_complete_and_plausible(store, stations):
 BUILD = """
 import sys
 from pathlib import Path
-import aqnet.data.beijing as pipeline
+import aqnet.data.stations.beijing as pipeline
 from aqnet.data.manifest import load_manifest
 
 whole = pipeline.read_stations

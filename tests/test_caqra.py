@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from native_hours import CAQRA, FIRST, GRID, change, labels, physical_fields, write_hours
 
-from aqnet.data.caqra import (
+from aqnet.data.manifest import load_manifest
+from aqnet.data.source.caqra import (
     SourceFileError,
     list_hours,
     native_name,
     read_hour,
     write_native_hour,
 )
-from aqnet.data.manifest import load_manifest
-from aqnet.data.source_files import HourSource, read_contents
+from aqnet.data.source.files import HourSource, read_contents
 from aqnet.errors import UnitError
 from aqnet.variables import DYNAMIC
 

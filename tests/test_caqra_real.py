@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aqnet.data import ingest as module
-from aqnet.data.caqra import native_name, read_hour
-from aqnet.data.conversion import Conversion
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest
-from aqnet.data.years import open_year, verify_year
+from aqnet.data.source import ingest as module
+from aqnet.data.source.caqra import native_name, read_hour
+from aqnet.data.source.conversion import Conversion
+from aqnet.data.years.reader import open_year, verify_year
 from aqnet.grid import EARTH_RADIUS_KM, LambertGrid
 from aqnet.variables import DYNAMIC, TARGETS, VARIABLES
 

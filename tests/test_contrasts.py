@@ -27,8 +27,16 @@ from hypothesis import strategies as st
 from scipy import signal, stats
 
 from aqnet.metrics import VerificationError
-from aqnet.verification.contrast_cost import best_until, cost_table, curve_table
-from aqnet.verification.contrast_figures import (
+from aqnet.verification.contrasts.cost import best_until, cost_table, curve_table
+from aqnet.verification.contrasts.estimates import (
+    Contrast,
+    contrast_table,
+    gain,
+    gain_of,
+    null_verdict,
+    paired,
+)
+from aqnet.verification.contrasts.figures import (
     draw_breakdown,
     draw_curves,
     draw_gains,
@@ -36,7 +44,7 @@ from aqnet.verification.contrast_figures import (
     draw_nulls,
     draw_trend,
 )
-from aqnet.verification.contrast_intervals import (
+from aqnet.verification.contrasts.intervals import (
     Draws,
     Paired,
     between_worlds,
@@ -46,8 +54,8 @@ from aqnet.verification.contrast_intervals import (
     replicates_of,
     within_worlds,
 )
-from aqnet.verification.contrast_runs import Cells, Label, read_evaluations
-from aqnet.verification.contrast_tables import (
+from aqnet.verification.contrasts.runs import Cells, Label, read_evaluations
+from aqnet.verification.contrasts.tables import (
     block_table,
     breakdown_table,
     loss_table,
@@ -55,14 +63,6 @@ from aqnet.verification.contrast_tables import (
     seasons_of,
     trend,
     world_table,
-)
-from aqnet.verification.contrasts import (
-    Contrast,
-    contrast_table,
-    gain,
-    gain_of,
-    null_verdict,
-    paired,
 )
 from aqnet.verification.significance import bartlett_variance_of_mean, holm
 

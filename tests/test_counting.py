@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from aqnet.data.counting import (
+from aqnet.data.statistics.counting import (
     count_values,
     interpolate,
     keys_of,
@@ -18,7 +18,7 @@ from aqnet.data.counting import (
     ranks_of,
     values_of,
 )
-from aqnet.data.years import round_bits
+from aqnet.data.years.reader import round_bits
 from aqnet.errors import FieldError
 
 Q = np.array([0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1])

@@ -13,24 +13,25 @@ from made_up_years import made_up_mask, make_year
 
 from aqnet.cli import main
 from aqnet.data.climatology import HarmonicClimatology
-from aqnet.data.years import YearSet, open_year
+from aqnet.data.years.reader import YearSet, open_year
 from aqnet.errors import CoverageError, LeadTimeError, ParameterError
 from aqnet.events import EventSums
 from aqnet.grid import GRIDS
 from aqnet.metrics import ErrorSums, VerificationError
 from aqnet.variables import DYNAMIC, TARGETS
-from aqnet.verification import day_scoring, provenance
+from aqnet.verification import provenance
 from aqnet.verification.bootstrap import skill_table
-from aqnet.verification.daily_scores import score_days
-from aqnet.verification.day_scoring import AQI, COMPOSITE, PRODUCTS
-from aqnet.verification.days import composite_days, forecast_days, observed_days
-from aqnet.verification.forecast_reader import open_forecast_store
+from aqnet.verification.days import scoring as day_scoring
+from aqnet.verification.days.scores import score_days
+from aqnet.verification.days.scoring import AQI, COMPOSITE, PRODUCTS
+from aqnet.verification.days.series import composite_days, forecast_days, observed_days
 from aqnet.verification.groups import ASSIMILATED, WITHHELD
 from aqnet.verification.score_tables import error_table, event_table, level_table
 from aqnet.verification.scoreboard import load_scoreboard, save_scoreboard
 from aqnet.verification.standards import StandardError, level
-from aqnet.verification.station_days import score_station_days
-from aqnet.verification.stations import Observations, Stations
+from aqnet.verification.stations.days import score_station_days
+from aqnet.verification.stations.network import Observations, Stations
+from aqnet.verification.store.reader import open_forecast_store
 
 GRID = GRIDS["china_32x64"]
 CHANNELS = [DYNAMIC.index(name) for name in TARGETS]

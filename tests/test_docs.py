@@ -22,9 +22,10 @@ from docs_types import describe
 
 from aqnet.cli import main
 from aqnet.errors import AqnetError
-from aqnet.jobs import runs, sweep_folder
+from aqnet.jobs import runs
 from aqnet.jobs.parameters import parse_parameters, resolve
 from aqnet.jobs.profiles import load_profile
+from aqnet.jobs.sweeps import folder as sweep_folder
 
 WRITTEN = sorted((ROOT / "nbs" / "docs").glob("*.md"))
 PAGES = [*WRITTEN, ROOT / "CONTRIBUTING.md", ROOT / "slurm" / "README.md", ROOT / "README.md"]

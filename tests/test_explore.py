@@ -17,7 +17,7 @@ from forecast_case import PROVENANCE
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from aqnet.data.samples import batch_arrays
+from aqnet.data.stations.samples import batch_arrays
 from aqnet.errors import CoverageError, LeadTimeError
 from aqnet.explore.attention import _Calls, _inner, attention_row, prior_footprints
 from aqnet.explore.bench_redraw import redraw_times

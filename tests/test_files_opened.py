@@ -69,7 +69,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 FOUR_DAYS = """
 from aqnet.data.grid_manifest import GridManifest
-from aqnet.data.years import year_times
+from aqnet.data.years.reader import year_times
 GridManifest.times = lambda self, year: year_times(year, 8)[:96]
 """
 SMALL = {"width": 16, "depth": 1, "heads": 2, "max_steps": 1, "batch_size": 2, "drop_path": 0.0}
@@ -149,7 +149,7 @@ def test_a_process_of_a_gridded_training_opens_few_files(recorded, known, tmp_pa
     print(*map(told, ranks), sep="\n")
     require_few(ranks, 3 * A_YEAR)
     assert all(len(rank["outside"]) <= OUTSIDE for rank in ranks)
-    require_asked(opened, {("aqnet.data.statistics_file", "netCDF4")})
+    require_asked(opened, {("aqnet.data.statistics.file", "netCDF4")})
 
 
 @pytest.mark.slow

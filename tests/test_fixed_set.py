@@ -12,7 +12,7 @@ from aqnet.data.manifest import load_manifest
 from aqnet.errors import ParameterError
 from aqnet.training.checkpoint import load_checkpoint
 from aqnet.variables import DYNAMIC, TARGETS
-from aqnet.verification.fixed_set import (
+from aqnet.verification.contrasts.fixed_set import (
     MODEL,
     ORIGINAL_UG_M3,
     PERSISTENCE,

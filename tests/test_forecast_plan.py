@@ -21,9 +21,9 @@ from aqnet.cli.forecast import _processes, forecast
 from aqnet.cli.times import parse_leads
 from aqnet.data.batches import FieldSamples
 from aqnet.data.manifest import load_manifest
-from aqnet.data.samples import ForecastSamples
+from aqnet.data.stations.samples import ForecastSamples
 from aqnet.data.training_data import open_training_data
-from aqnet.data.years import open_years
+from aqnet.data.years.reader import open_years
 from aqnet.errors import LeadTimeError, ParameterError, StoreError
 from aqnet.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from aqnet.training.problem import station_problem
@@ -31,8 +31,8 @@ from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification import forecast_stations
 from aqnet.verification.forecast_fields import damping_factors, plan_field_rule, plan_fields
 from aqnet.verification.forecast_plan import Period, write_forecasts
-from aqnet.verification.forecast_reader import open_forecast_store
 from aqnet.verification.forecast_stations import plan_station_rule, plan_stations
+from aqnet.verification.store.reader import open_forecast_store
 
 torch.set_num_threads(1)
 TEST = Period(split="test", every_h=6)

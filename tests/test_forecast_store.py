@@ -28,8 +28,8 @@ from forecast_case import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqnet.data.partial_store import partial_folder
-from aqnet.data.year_format import round_bits
+from aqnet.data.years.format import round_bits
+from aqnet.data.years.partial_store import partial_folder
 from aqnet.errors import (
     CoverageError,
     FieldError,
@@ -41,12 +41,12 @@ from aqnet.errors import (
 )
 from aqnet.grid import GRIDS
 from aqnet.variables import TARGETS
-from aqnet.verification.forecast_checks import verify_forecast_store
-from aqnet.verification.forecast_format import ForecastSpec
-from aqnet.verification.forecast_netcdf import export_netcdf
 from aqnet.verification.forecast_plan import Period, write_forecasts
-from aqnet.verification.forecast_reader import UnfinishedStoreError, open_forecast_store
-from aqnet.verification.forecast_store import ForecastWriter
+from aqnet.verification.store.checks import verify_forecast_store
+from aqnet.verification.store.format import ForecastSpec
+from aqnet.verification.store.netcdf import export_netcdf
+from aqnet.verification.store.reader import UnfinishedStoreError, open_forecast_store
+from aqnet.verification.store.writer import ForecastWriter
 
 TESTS = Path(__file__).parent
 

@@ -8,7 +8,7 @@ import torch
 from synthetic import LEADS, QUICK, arrays, batch_of, config, grid, load, prepared, shake, tiny
 
 from aqnet.data.normalisation import target_channels
-from aqnet.data.samples import ForecastSamples
+from aqnet.data.stations.samples import ForecastSamples
 from aqnet.grid import GridError
 from aqnet.model.attention import ModelError
 from aqnet.model.forecast_model import ForecastModel

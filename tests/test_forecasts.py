@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from aqnet.data.analysis import carry_forward
 from aqnet.data.history import History
-from aqnet.data.samples import ForecastSamples
+from aqnet.data.stations.analysis import carry_forward
+from aqnet.data.stations.samples import ForecastSamples
 from aqnet.metrics import VerificationError
 from aqnet.model.presets import model_preset
 from aqnet.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
@@ -20,7 +20,7 @@ from aqnet.variables import TARGETS
 from aqnet.verification.forecasts import FORECASTS, fields_at, forecast_split
 from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, place_scores, primary_test
 from aqnet.verification.selection import ShareTrial, choose_share, try_shares
-from aqnet.verification.station_ridge import fit_station_ridge
+from aqnet.verification.stations.ridge import fit_station_ridge
 
 LEADS = (12, 24, 48, 96)
 STRIDE = 97  # a prime to 24: all hours of the day occur

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqnet.cli.forecast import forecast_store
-from aqnet.data.latlon_regridding import latlon_weights
+from aqnet.data.source.latlon_regridding import latlon_weights
 from aqnet.errors import CoverageError, FieldError, LeadTimeError, ParameterError, UnitError
 from aqnet.grid import Grid, GridError
 from aqnet.verification.forecast_plan import write_forecasts
-from aqnet.verification.forecast_reader import open_forecast_store
-from aqnet.verification.foreign import RHO_273K, ForeignFileError, open_foreign
-from aqnet.verification.foreign_import import plan_import
-from aqnet.verification.foreign_layout import layout_names, load_layout
-from aqnet.verification.stations import TimeZoneError
+from aqnet.verification.foreign.files import RHO_273K, ForeignFileError, open_foreign
+from aqnet.verification.foreign.layout import layout_names, load_layout
+from aqnet.verification.foreign.plan import plan_import
+from aqnet.verification.stations.network import TimeZoneError
+from aqnet.verification.store.reader import open_forecast_store
 
 MASK = np.ones(GRID.shape, bool)
 LAT, LON = (
@@ -148,7 +148,7 @@ def test_aurora_writes_a_file_a_step(tmp_path):
 
 
 def test_plain_layout_reads_our_own_netcdf(tmp_path):
-    from aqnet.verification.forecast_netcdf import export_netcdf
+    from aqnet.verification.store.netcdf import export_netcdf
 
     mask = np.ones(GRID.shape, bool)
     path = small_store(tmp_path / "ours.zarr", count=4, mask=mask)

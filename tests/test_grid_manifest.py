@@ -16,10 +16,10 @@ from aqnet.cli import main
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
 from aqnet.data.splits import splits_of
-from aqnet.data.statistics_file import FORMAT, FORMAT_VERSION, Statistics, write_statistics
-from aqnet.data.year_records import check_stores, coverage_table, record_stores
-from aqnet.data.year_writer import YearWriter
-from aqnet.data.years import YearSpec, open_year, open_years
+from aqnet.data.statistics.file import FORMAT, FORMAT_VERSION, Statistics, write_statistics
+from aqnet.data.years.reader import YearSpec, open_year, open_years
+from aqnet.data.years.records import check_stores, coverage_table, record_stores
+from aqnet.data.years.writer import YearWriter
 from aqnet.errors import ChecksumError, CoverageError, DataError, ManifestError, StoreError
 from aqnet.grid import GRIDS
 

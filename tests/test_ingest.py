@@ -22,12 +22,12 @@ from ingest_case import (  # noqa: F401
 )
 from native_hours import FIRST, GRID, change, labels, physical_fields, small_manifest, write_hours
 
-from aqnet.data import ingest as module
-from aqnet.data.caqra import native_name, write_native_hour
-from aqnet.data.conversion import convert_hour
 from aqnet.data.grid_manifest import GridManifest
-from aqnet.data.ingest import find_hours, ingest_year, prepare
-from aqnet.data.years import open_year, verify_year
+from aqnet.data.source import ingest as module
+from aqnet.data.source.caqra import native_name, write_native_hour
+from aqnet.data.source.conversion import convert_hour
+from aqnet.data.source.ingest import find_hours, ingest_year, prepare
+from aqnet.data.years.reader import open_year, verify_year
 from aqnet.errors import ChecksumError, StoreError
 from aqnet.grid import EARTH_RADIUS_KM, GRIDS, LambertGrid
 from aqnet.variables import DYNAMIC, GASES, TARGETS

@@ -26,10 +26,10 @@ from native_hours import (
     write_hours,
 )
 
-from aqnet.data.caqra import SourceFileError, native_name, write_native_hour
-from aqnet.data.ingest import compare_sources, find_hours, ingest_year, prepare
-from aqnet.data.year_writer import YearWriter
-from aqnet.data.years import open_year
+from aqnet.data.source.caqra import SourceFileError, native_name, write_native_hour
+from aqnet.data.source.ingest import compare_sources, find_hours, ingest_year, prepare
+from aqnet.data.years.reader import open_year
+from aqnet.data.years.writer import YearWriter
 from aqnet.errors import (
     ChecksumError,
     CoverageError,

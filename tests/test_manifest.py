@@ -12,7 +12,7 @@ import yaml
 
 from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
 from aqnet.data.static import read_static
-from aqnet.data.stations import read_stations
+from aqnet.data.stations.measurements import read_stations
 from aqnet.errors import ChecksumError, DataError, ManifestError
 from aqnet.io import sha256_file
 

@@ -22,7 +22,7 @@ from aqnet.data.manifest import load_manifest
 from aqnet.errors import ParameterError
 from aqnet.jobs.execute import _Kernel, run_notebook
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.sweep_local import run_local
+from aqnet.jobs.sweeps.local import run_local
 from aqnet.verification.scoreboard import load_scoreboard
 
 CELL_TIMEOUT_S = 180

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqnet.data.manifest import load_manifest
-from aqnet.data.packing import (
+from aqnet.data.stations.packing import (
     COLUMNS,
     _pack_column,
     pack_uci_csv,

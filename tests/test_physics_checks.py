@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_years import make_year
 
-from aqnet.data.years import YearSet, open_year
+from aqnet.data.years.reader import YearSet, open_year
 from aqnet.errors import CoverageError, StoreError
 from aqnet.grid import EARTH_RADIUS_KM, GRIDS, Grid
 from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification.forecast_plan import ForecastPlan, write_forecasts
-from aqnet.verification.forecast_reader import open_forecast_store
-from aqnet.verification.mass_budget import borders_of, budget_terms, face_wind, mass_budget
-from aqnet.verification.physics_checks import check_store, check_truth
+from aqnet.verification.physics.checks import check_store, check_truth
+from aqnet.verification.physics.mass_budget import borders_of, budget_terms, face_wind, mass_budget
+from aqnet.verification.store.reader import open_forecast_store
 
 SPHERE = Grid("sphere", np.arange(49.75, 20, -0.5), np.arange(90.25, 130, 0.5))  # to the south
 LAT, LON = SPHERE.mesh()

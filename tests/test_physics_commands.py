@@ -13,11 +13,12 @@ from test_forecast_plan import TINY_STORE, checkpoint, fields, recorded, tiny_ma
 from test_problem import fields_problem
 
 from aqnet.cli import main
-from aqnet.data import samples, store
+from aqnet.data import store
+from aqnet.data.stations import samples
 from aqnet.errors import CoverageError
 from aqnet.training.problem import station_problem
-from aqnet.verification.probe_quantities import summary
-from aqnet.verification.probe_stations import (
+from aqnet.verification.physics.probe_quantities import summary
+from aqnet.verification.physics.probe_stations import (
     StationForecasts,
     probe_station_wind,
     station_init_times,

@@ -15,11 +15,11 @@ from aqnet.errors import ParameterError
 from aqnet.jobs.execute import run_notebook
 from aqnet.jobs.physics_experiment import load_experiment
 from aqnet.jobs.physics_runs import questions, runs_of
-from aqnet.jobs.sweep import load_definition
-from aqnet.jobs.sweep_folder import define_sweep
-from aqnet.jobs.sweep_points import plan_sweep
-from aqnet.verification.contrast_runs import Label
-from aqnet.verification.contrasts import Contrast
+from aqnet.jobs.sweeps.definition import load_definition
+from aqnet.jobs.sweeps.folder import define_sweep
+from aqnet.jobs.sweeps.points import plan_sweep
+from aqnet.verification.contrasts.estimates import Contrast
+from aqnet.verification.contrasts.runs import Label
 
 SHIPPED = ROOT / "nbs" / "experiments" / "physics.yaml"
 PLUME = {"arm": "plume", "reference": "decay"}

@@ -15,18 +15,17 @@ from test_grid_forecaster import SMALL, build, domain, normaliser
 
 from aqnet.cli import main
 from aqnet.data.splits import Split
-from aqnet.data.years import YearSet, open_year
+from aqnet.data.years.reader import YearSet, open_year
 from aqnet.errors import CoverageError, ParameterError, StoreError
 from aqnet.grid import EARTH_RADIUS_KM, GRIDS, Grid
 from aqnet.model.config import ModelConfig
 from aqnet.model.grid_forecaster import GridForecaster
 from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.variables import DYNAMIC, TARGETS
-from aqnet.verification.physics_results import ProbeSettings, write_probes
-from aqnet.verification.probe_models import GridForecasts, controls, scene_of, with_terrain
-from aqnet.verification.probe_quantities import summary
-from aqnet.verification.probe_runs import probe_ridge, probe_source, probe_wind, towards
-from aqnet.verification.probes import (
+from aqnet.verification.physics.probe_models import GridForecasts, controls, scene_of, with_terrain
+from aqnet.verification.physics.probe_quantities import summary
+from aqnet.verification.physics.probe_runs import probe_ridge, probe_source, probe_wind, towards
+from aqnet.verification.physics.probes import (
     Place,
     Ridge,
     Scene,
@@ -37,6 +36,7 @@ from aqnet.verification.probes import (
     turned,
     without_source,
 )
+from aqnet.verification.physics.results import ProbeSettings, write_probes
 
 GRID = Grid("plain", np.arange(45.0, 25, -0.5), np.arange(95.0, 130, 0.5))  # north to south
 LAT, LON = GRID.mesh()

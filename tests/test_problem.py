@@ -16,12 +16,12 @@ from synthetic import LEADS, QUICK, batch_of, config, grid, load, prepared, spli
 from aqnet.data.batches import FieldSamples
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest
-from aqnet.data.samples import ForecastSamples
-from aqnet.data.statistics import Settings, statistics_of_manifest
-from aqnet.data.statistics_file import write_statistics
-from aqnet.data.year_records import record_stores
-from aqnet.data.year_writer import YearWriter
-from aqnet.data.years import YearSpec, year_times
+from aqnet.data.stations.samples import ForecastSamples
+from aqnet.data.statistics.compute import Settings, statistics_of_manifest
+from aqnet.data.statistics.file import write_statistics
+from aqnet.data.years.reader import YearSpec, year_times
+from aqnet.data.years.records import record_stores
+from aqnet.data.years.writer import YearWriter
 from aqnet.errors import ChecksumError, DataError, LeadTimeError, SampleError
 from aqnet.grid import GRIDS
 from aqnet.io import repository_root

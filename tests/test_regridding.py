@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqnet.data.regridding import (
+from aqnet.data.source.regridding import (
     METHODS,
     MIN_KNOWN_SHARE,
     area_weights,

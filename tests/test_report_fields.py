@@ -18,12 +18,11 @@ from forecast_case import PROVENANCE, small_store
 from made_up_years import made_up_mask, make_year
 from matplotlib.testing.compare import compare_images
 
-from aqnet.data.years import YearSet, open_year
+from aqnet.data.years.reader import YearSet, open_year
 from aqnet.errors import StoreError
 from aqnet.grid import GRIDS
 from aqnet.metrics import VerificationError
 from aqnet.variables import DYNAMIC, TARGETS
-from aqnet.verification.forecast_reader import open_forecast_store
 from aqnet.verification.report import episodes, station_episode
 from aqnet.verification.report.boards import BoardFile
 from aqnet.verification.report.build import Asked, board_report
@@ -35,7 +34,8 @@ from aqnet.verification.report.page import render_page
 from aqnet.verification.report.station_episode import StationEpisode, station_episode_section
 from aqnet.verification.report.transect import draw_transect
 from aqnet.verification.scoring import score
-from aqnet.verification.stations import Observations, Stations
+from aqnet.verification.stations.network import Observations, Stations
+from aqnet.verification.store.reader import open_forecast_store
 
 GRID, LEADS = GRIDS["china_32x64"], (12, 24)
 CHANNELS = [DYNAMIC.index(name) for name in TARGETS]

@@ -29,7 +29,7 @@ from aqnet.training.checkpoint_file import read_checkpoint, write_checkpoint
 PARAMETERS = "rate: float = 0.1  # [1] {0..1}\nplace: str = ''\nfail: bool = False\n"
 CELLS = (
     "import sys\nfrom pathlib import Path\n"
-    "from aqnet.data.years import open_year\nfrom aqnet.io import sha256_file\n"
+    "from aqnet.data.years.reader import open_year\nfrom aqnet.io import sha256_file\n"
     "from aqnet.jobs.runs import RunFolder\n"
     "from aqnet.training.checkpoint_file import write_checkpoint",
     "run = RunFolder.for_notebook(run_dir, 'toy', {'rate': rate, 'place': place, 'fail': fail})\n"

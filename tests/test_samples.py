@@ -13,7 +13,8 @@ from synthetic import HOURS, LEADS, START, arrays, load, splits, tiny
 from threadpoolctl import threadpool_limits
 
 from aqnet.data.normalisation import target_channels
-from aqnet.data.samples import (
+from aqnet.data.splits import HISTORY_H, splits_of
+from aqnet.data.stations.samples import (
     CALENDAR,
     ForecastSamples,
     batch_arrays,
@@ -21,7 +22,6 @@ from aqnet.data.samples import (
     load_fields,
     observed_at,
 )
-from aqnet.data.splits import HISTORY_H, splits_of
 from aqnet.errors import DataError, LeadTimeError
 
 H = np.timedelta64(1, "h")

@@ -14,13 +14,13 @@ from test_problem import recorded  # noqa: F401
 
 from aqnet.cli import main
 from aqnet.data.manifest import load_manifest
-from aqnet.data.years import open_years
+from aqnet.data.years.reader import open_years
 from aqnet.variables import DYNAMIC
-from aqnet.verification.forecast_reader import open_forecast_store
-from aqnet.verification.forecast_store import ForecastWriter
 from aqnet.verification.provenance import code_of
 from aqnet.verification.score_tables import error_table
 from aqnet.verification.scoreboard import load_scoreboard
+from aqnet.verification.store.reader import open_forecast_store
+from aqnet.verification.store.writer import ForecastWriter
 
 
 def aqnet(*words: object, code: int = 0) -> str:

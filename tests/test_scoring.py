@@ -8,15 +8,15 @@ from forecast_case import PROVENANCE, small_store
 from made_up_years import made_up_mask, make_year
 
 from aqnet.data.climatology import HarmonicClimatology
-from aqnet.data.years import YearSet, open_year
+from aqnet.data.years.reader import YearSet, open_year
 from aqnet.errors import CoverageError, LeadTimeError, ParameterError, StoreError
 from aqnet.grid import GRIDS
 from aqnet.metrics import ErrorSums
 from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification import scoring
-from aqnet.verification.forecast_reader import open_forecast_store
 from aqnet.verification.score_tables import error_table, event_table
 from aqnet.verification.scoring import score
+from aqnet.verification.store.reader import open_forecast_store
 
 GRID = GRIDS["china_32x64"]
 CHANNELS = [DYNAMIC.index(name) for name in TARGETS]

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqnet.data.analysis import fit_analysis
 from aqnet.data.climatology import HarmonicClimatology, fit_climatology
 from aqnet.data.history import History
 from aqnet.data.normalisation import fit_normaliser
@@ -19,6 +18,7 @@ from aqnet.data.splits import (
     init_times,
     splits_of,
 )
+from aqnet.data.stations.analysis import fit_analysis
 from aqnet.errors import LeadTimeError
 from aqnet.model.statistical import fit_statistical
 from aqnet.variables import DYNAMIC, LEAD_TIMES_H

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from aqnet.metrics import VerificationError
 from aqnet.variables import TARGETS
 from aqnet.verification import standards
-from aqnet.verification.day_products import beijing_hours, by_day, pollutant_days
-from aqnet.verification.days import composite_days, forecast_days, observed_days
+from aqnet.verification.days.products import beijing_hours, by_day, pollutant_days
+from aqnet.verification.days.series import composite_days, forecast_days, observed_days
 from aqnet.verification.standards import Edition, StandardError, edition_names, level
 
 # 00:00 Beijing time on 2 January 2016: the first hour of that day ends at 1:00

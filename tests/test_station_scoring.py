@@ -13,26 +13,26 @@ from made_up_years import make_year
 from test_station_tables import places  # stations at some places
 
 from aqnet.cli import main
-from aqnet.data.samples import ForecastSamples, load_fields, load_stations, observed_at
 from aqnet.data.splits import Split, splits_of
-from aqnet.data.years import YearSet, open_year
+from aqnet.data.stations.samples import ForecastSamples, load_fields, load_stations, observed_at
+from aqnet.data.years.reader import YearSet, open_year
 from aqnet.errors import CoverageError, ParameterError, StoreError
 from aqnet.grid import GRIDS, GridError
 from aqnet.model.statistical import fit_statistical, situation_at
 from aqnet.variables import DYNAMIC, TARGETS
-from aqnet.verification import station_scoring
-from aqnet.verification.forecast_reader import open_forecast_store
 from aqnet.verification.groups import ASSIMILATED, WITHHELD
-from aqnet.verification.representativeness import spread_within_cells
 from aqnet.verification.score_tables import error_table, event_table
 from aqnet.verification.scoreboard import load_scoreboard, save_scoreboard
-from aqnet.verification.station_analysis import AnalysisFields
-from aqnet.verification.station_rules import fit_station_rules
-from aqnet.verification.station_sampling import sample_stations
-from aqnet.verification.station_scoring import ANALYSIS, score_stations
-from aqnet.verification.station_sources import from_beijing
-from aqnet.verification.station_tables import read_observations, write_observations
-from aqnet.verification.stations import Observations
+from aqnet.verification.stations import scoring as station_scoring
+from aqnet.verification.stations.analysis import AnalysisFields
+from aqnet.verification.stations.network import Observations
+from aqnet.verification.stations.representativeness import spread_within_cells
+from aqnet.verification.stations.rules import fit_station_rules
+from aqnet.verification.stations.sampling import sample_stations
+from aqnet.verification.stations.scoring import ANALYSIS, score_stations
+from aqnet.verification.stations.sources import from_beijing
+from aqnet.verification.stations.tables import read_observations, write_observations
+from aqnet.verification.store.reader import open_forecast_store
 
 LAT = [36.2, 36.3, 37.5, 39.4, 40.6, 41.0]
 LON = [103.1, 103.2, 105.5, 107.7, 108.3, 101.0]

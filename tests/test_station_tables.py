@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from aqnet.errors import CoverageError, FieldError, StationFileError, UnitError
 from aqnet.grid import GRIDS, GridError, distance_km
 from aqnet.variables import TARGETS
-from aqnet.verification.forecast_reader import open_forecast_store
-from aqnet.verification.station_sampling import sample_stations
-from aqnet.verification.station_sources import from_beijing, from_china_daily, from_openaq
-from aqnet.verification.station_tables import read_observations, utc_hours, write_observations
-from aqnet.verification.stations import Stations, TimeZoneError
+from aqnet.verification.stations.network import Stations, TimeZoneError
+from aqnet.verification.stations.sampling import sample_stations
+from aqnet.verification.stations.sources import from_beijing, from_china_daily, from_openaq
+from aqnet.verification.stations.tables import read_observations, utc_hours, write_observations
+from aqnet.verification.store.reader import open_forecast_store
 
 TABLE = """id,name,lat,lon,elevation_m,network,class,withheld
 1001A,Wanshou,39.8784,116.352,44,CNEMC,urban,false

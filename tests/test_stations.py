@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from aqnet.data.packing import published_values, read_packed
-from aqnet.data.stations import distinct_weather_series, read_stations, weather_sites
+from aqnet.data.stations.measurements import distinct_weather_series, read_stations, weather_sites
+from aqnet.data.stations.packing import published_values, read_packed
 from aqnet.errors import DataError
 from aqnet.grid import local_solar_hour
 from aqnet.variables import DYNAMIC, SECTORS, VARIABLES
@@ -109,7 +109,7 @@ def test_flags_mark_and_nothing_is_edited(packed, stations):
 
 
 def test_a_changed_unit_is_found(manifest, monkeypatch):
-    import aqnet.data.stations as module
+    import aqnet.data.stations.measurements as module
 
     original = module.published_values
     in_mg = {"CO": 1000.0}  # ug/m3 read as mg/m3 and multiplied again

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqnet.data.analysis import carry_forward
 from aqnet.data.climatology import HarmonicClimatology, fit_climatology
 from aqnet.data.history import History, rows_of
 from aqnet.data.splits import HISTORY_H, Split, init_times
+from aqnet.data.stations.analysis import carry_forward
 from aqnet.errors import DataError
 from aqnet.model.statistical import (
     SEES,

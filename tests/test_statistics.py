@@ -18,13 +18,13 @@ from made_up_years import made_up_fields, made_up_mask, made_up_static, make_yea
 from test_streaming import series
 
 from aqnet.cli.stats import stats as stats_command
-from aqnet.data import statistics_plan
 from aqnet.data.climatology import fit_climatology
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest
 from aqnet.data.normalisation import constant_scaling, denormalise, normalise
 from aqnet.data.splits import Split
-from aqnet.data.statistics import (
+from aqnet.data.statistics import plan as statistics_plan
+from aqnet.data.statistics.compute import (
     CELL_QUANTILES,
     QUANTILES,
     FieldSeries,
@@ -35,11 +35,11 @@ from aqnet.data.statistics import (
     statistics_of_manifest,
     write_statistics,
 )
-from aqnet.data.statistics_file import check_statistics
+from aqnet.data.statistics.file import check_statistics
 from aqnet.data.training_data import open_training_data
-from aqnet.data.year_records import record_stores
-from aqnet.data.year_writer import YearWriter
-from aqnet.data.years import YearSet, YearSpec, open_year, year_times
+from aqnet.data.years.reader import YearSet, YearSpec, open_year, year_times
+from aqnet.data.years.records import record_stores
+from aqnet.data.years.writer import YearWriter
 from aqnet.errors import (
     AqnetError,
     ChecksumError,

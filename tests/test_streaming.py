@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqnet.data import statistics_plan
 from aqnet.data.climatology import harmonic_basis
-from aqnet.data.counting import merge_counts
 from aqnet.data.splits import Split, SplitError
-from aqnet.data.statistics_plan import FieldSeries, batches, make_plan
-from aqnet.data.streaming import log_concentration, merge, segment_sums
-from aqnet.data.years import round_bits
+from aqnet.data.statistics import plan as statistics_plan
+from aqnet.data.statistics.counting import merge_counts
+from aqnet.data.statistics.plan import FieldSeries, batches, make_plan
+from aqnet.data.statistics.streaming import log_concentration, merge, segment_sums
+from aqnet.data.years.reader import round_bits
 from aqnet.errors import CoverageError, FieldError
 from aqnet.variables import DYNAMIC, TARGETS
 

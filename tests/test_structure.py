@@ -90,7 +90,7 @@ def test_imports_go_one_way(module):
         ("aqnet.io", "def f():\n    import aqnet.grid", ["aqnet.grid"]),
         ("aqnet.data.store", "from ..model import vit", ["aqnet.model"]),
         ("aqnet.data.store", "from aqnet import cli, io", ["aqnet.cli"]),
-        ("aqnet.data.store", "from .stations import x\nfrom ..io import y", []),
+        ("aqnet.data.store", "from .stations.samples import x\nfrom ..io import y", []),
         ("aqnet.cli", "import aqnet.jobs.runs\nimport aqnet", []),
     ],
 )

@@ -21,16 +21,16 @@ from sweep_case import BODY, TOY
 
 from aqnet.errors import ParameterError, RunError
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.sweep import SweepDefinition, load_definition, parse_metric
-from aqnet.jobs.sweep_cancel import cancel_sweep
-from aqnet.jobs.sweep_figures import draw_curves, draw_differences, draw_metric
-from aqnet.jobs.sweep_folder import Sweep, define_sweep
-from aqnet.jobs.sweep_local import run_local
-from aqnet.jobs.sweep_points import combinations, plan_sweep
-from aqnet.jobs.sweep_ready import main as ready
-from aqnet.jobs.sweep_ready import take_summary
-from aqnet.jobs.sweep_records import PointState
-from aqnet.jobs.sweep_results import collect, learning_curves, paired_differences
+from aqnet.jobs.sweeps.cancel import cancel_sweep
+from aqnet.jobs.sweeps.definition import SweepDefinition, load_definition, parse_metric
+from aqnet.jobs.sweeps.figures import draw_curves, draw_differences, draw_metric
+from aqnet.jobs.sweeps.folder import Sweep, define_sweep
+from aqnet.jobs.sweeps.local import run_local
+from aqnet.jobs.sweeps.points import combinations, plan_sweep
+from aqnet.jobs.sweeps.ready import main as ready
+from aqnet.jobs.sweeps.ready import take_summary
+from aqnet.jobs.sweeps.records import PointState
+from aqnet.jobs.sweeps.results import collect, learning_curves, paired_differences
 
 RESUMED = """\
 checkpoint = Path(run_dir) / "checkpoints" / "last.ckpt"
@@ -272,7 +272,7 @@ def test_each_point_is_evaluated_with_its_run(toy):
 CLOSING = """\
 from pathlib import Path
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.sweep_folder import Sweep
+from aqnet.jobs.sweeps.folder import Sweep
 run = RunFolder.for_notebook(run_dir, "closing", {})
 assert not (Path(folder) / "bad-summary").exists(), "the summary is bad"
 states = Sweep.open(sweep).states({})

@@ -15,11 +15,11 @@ from test_sweep import BODY, TOY, begin, here, summary_of
 from aqnet.errors import ParameterError
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.scale import experiment_in
-from aqnet.jobs.sweep import SweepDefinition, load_definition
-from aqnet.jobs.sweep_cluster import cluster_of
-from aqnet.jobs.sweep_cost import describe_cost
-from aqnet.jobs.sweep_evaluations import evaluations_of
-from aqnet.jobs.sweep_points import plan_sweep
+from aqnet.jobs.sweeps.cluster import cluster_of
+from aqnet.jobs.sweeps.cost import describe_cost
+from aqnet.jobs.sweeps.definition import SweepDefinition, load_definition
+from aqnet.jobs.sweeps.evaluations import evaluations_of
+from aqnet.jobs.sweeps.points import plan_sweep
 
 PAIR = ROOT / "slurm" / "caqra_pair.yaml"
 VERDICT = ROOT / "nbs" / "evaluate" / "verdict.ipynb"
@@ -28,7 +28,7 @@ JUDGE = """\
 from pathlib import Path
 from contrast_case import squares_of, times_of, write_evaluation
 from aqnet.jobs.runs import RunFolder
-from aqnet.verification.contrast_runs import Label
+from aqnet.verification.contrasts.runs import Label
 run = RunFolder.for_notebook(run_dir, "judge", {})
 given = RunFolder.open(train_run).parameters
 label, times = Label(given["mode"], "caqra", given["seed"]), times_of()

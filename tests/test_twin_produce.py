@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from aqnet.cli.twin import twin
-from aqnet.data.caqra import native_name, read_hour
+from aqnet.data.source.caqra import native_name, read_hour
 from aqnet.data.twin import produce
 from aqnet.data.twin.config import TwinConfig
 from aqnet.data.twin.native import LambertSampler, write_native
@@ -27,7 +27,7 @@ from aqnet.data.twin.recipe import (
     write_manifest,
 )
 from aqnet.data.twin.simulate import Simulation
-from aqnet.data.years import open_year, verify_year
+from aqnet.data.years.reader import open_year, verify_year
 from aqnet.errors import CoverageError, ManifestError, ParameterError, StoreError
 from aqnet.grid import CAQRA_GRID
 from aqnet.variables import DYNAMIC

@@ -7,8 +7,8 @@ import pytest
 from contrast_case import made_up_runs
 
 from aqnet.metrics import VerificationError
-from aqnet.verification.contrast_runs import Label, read_evaluations
-from aqnet.verification.verdict import draw_verdict, verdict
+from aqnet.verification.contrasts.runs import Label, read_evaluations
+from aqnet.verification.contrasts.verdict import draw_verdict, verdict
 
 ARMS = ("wind-and-terrain", "row-major")
 

@@ -17,9 +17,9 @@ import pytest
 import zarr
 from made_up_years import made_up_fields, made_up_spec, make_year
 
-from aqnet.data import partial_store
-from aqnet.data.year_writer import YearWriter, write_shard
-from aqnet.data.years import SHARD_HOURS, YearSpec, open_year, verify_year
+from aqnet.data.years import partial_store
+from aqnet.data.years.reader import SHARD_HOURS, YearSpec, open_year, verify_year
+from aqnet.data.years.writer import YearWriter, write_shard
 from aqnet.errors import FieldError, StorageFullError, StoreBusyError, StoreError
 from aqnet.variables import DYNAMIC
 
@@ -158,7 +158,8 @@ KILLED = """
     import made_up_years as made_up
     import zarr
     from aqnet import io
-    from aqnet.data import partial_store, year_writer
+    from aqnet.data.years import partial_store
+    from aqnet.data.years import writer as year_writer
 
     path, where = Path(sys.argv[1]), sys.argv[2]
 
@@ -234,7 +235,7 @@ HOLDING = """
     import sys, time
     from pathlib import Path
     from made_up_years import made_up_spec
-    from aqnet.data.year_writer import YearWriter
+    from aqnet.data.years.writer import YearWriter
     with YearWriter(Path(sys.argv[1]), made_up_spec(days=5)):
         print("holding", flush=True)
         time.sleep(60)

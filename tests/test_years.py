@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from made_up_years import made_up_fields, made_up_mask, made_up_spec, make_year
 
 from aqnet.data.store import content_digest
-from aqnet.data.year_writer import YearWriter
-from aqnet.data.years import (
+from aqnet.data.years.reader import (
     LAYOUT,
     SHARD_HOURS,
     Gap,
@@ -29,6 +28,7 @@ from aqnet.data.years import (
     verify_year,
     year_times,
 )
+from aqnet.data.years.writer import YearWriter
 from aqnet.errors import CoverageError, StoreError
 from aqnet.grid import GRIDS, Grid
 from aqnet.variables import DYNAMIC, VARIABLES

@@ -11,18 +11,19 @@ from types import ModuleType
 from docs_models import section
 from docs_text import article, attributes, cell, fence, item_comments, listed, rst, table
 
-from aqnet.data import statistics_file, statistics_layout, store, year_format
-from aqnet.jobs import runs, sweep_folder
+from aqnet.data import store
+from aqnet.data.statistics import file as statistics_file
+from aqnet.data.statistics import layout as statistics_layout
+from aqnet.data.years import format as year_format
+from aqnet.jobs import runs
+from aqnet.jobs.sweeps import folder as sweep_folder
 from aqnet.model import array_cache, ridge, scan_cache
 from aqnet.training import checkpoint_archive, checkpoint_file, heartbeat
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
-from aqnet.verification import (
-    board_design,
-    forecast_format,
-    physics_results,
-    scoreboard,
-    station_tables,
-)
+from aqnet.verification import board_design, scoreboard
+from aqnet.verification.physics import results as physics_results
+from aqnet.verification.stations import tables as station_tables
+from aqnet.verification.store import format as forecast_format
 
 RECORDS = (  # of the models of the package, those that stand on this page
     "RunRecord", "Failure", "Provenance", "GitState", "Attempt", "Environment", "GridRecord",

@@ -30,8 +30,8 @@ def data() -> None:
 @click.option("--force", is_flag=True, help="Replace an existing store.")
 def beijing(out: Path | None, force: bool) -> None:
     """Build the hourly analysis of the Beijing stations as a Zarr store."""
-    from aqnet.data.beijing import build_store
     from aqnet.data.manifest import load_manifest, resolve_manifest
+    from aqnet.data.stations.beijing import build_store
     from aqnet.io import data_root
 
     manifest = load_manifest(resolve_manifest("beijing"))
@@ -82,7 +82,7 @@ def _check_stations(manifest: Manifest, store: Path | None) -> None:
 
 
 def _check_years(manifest: GridManifest, store: Path | None, deep: bool) -> None:
-    from aqnet.data.year_records import check_stores, coverage_table
+    from aqnet.data.years.records import check_stores, coverage_table
     from aqnet.errors import CoverageError, explain
     from aqnet.io import data_root
 
@@ -122,7 +122,7 @@ def record(name_or_path: str, store: Path | None, deep: bool, statistics: str | 
     From then on `aqnet data check` and training refuse other stores.
     """
     from aqnet.data.manifest import load_grid_manifest
-    from aqnet.data.year_records import record_stores
+    from aqnet.data.years.records import record_stores
 
     manifest = load_grid_manifest(name_or_path)
     written = record_stores(manifest, store, statistics, deep=deep, progress=Progress())

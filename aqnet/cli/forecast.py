@@ -164,7 +164,7 @@ def forecast_store() -> None:
 @click.argument("store", type=_PATH)
 def show(store: Path) -> None:
     """Times, leads, grid, provenance."""
-    from aqnet.verification.forecast_checks import describe_forecast_store
+    from aqnet.verification.store.checks import describe_forecast_store
 
     click.echo(describe_forecast_store(store))
 
@@ -173,7 +173,7 @@ def show(store: Path) -> None:
 @click.argument("store", type=_PATH)
 def verify(store: Path) -> None:
     """Compare every value with the digests in the store."""
-    from aqnet.verification.forecast_checks import verify_forecast_store
+    from aqnet.verification.store.checks import verify_forecast_store
 
     click.echo(f"{store}: as written, content {verify_forecast_store(store, Progress())}")
 
@@ -185,7 +185,7 @@ def verify(store: Path) -> None:
 @click.option("--to", "last", metavar="UTC", help="Last init time, inclusive.")
 def netcdf(store: Path, file: Path, first: str | None, last: str | None) -> None:
     """Write STORE, or a part of it, as the NetCDF-4 file FILE."""
-    from aqnet.verification.forecast_netcdf import export_netcdf
+    from aqnet.verification.store.netcdf import export_netcdf
 
     export_netcdf(store, file, parse_utc(first), parse_utc(last), Progress())
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
@@ -214,9 +214,9 @@ def import_store(files, layout, like, out, init, leads, **options) -> None:
     Longitudes from 0 to 360 and latitudes from north to south are brought in order.
     """
     from aqnet.verification.forecast_plan import write_forecasts
-    from aqnet.verification.forecast_reader import open_forecast_store
-    from aqnet.verification.foreign import open_foreign
-    from aqnet.verification.foreign_import import plan_import
+    from aqnet.verification.foreign.files import open_foreign
+    from aqnet.verification.foreign.plan import plan_import
+    from aqnet.verification.store.reader import open_forecast_store
 
     pattern = open_forecast_store(like)
     centre = float(pattern.grid.lon.mean())

@@ -53,9 +53,9 @@ def ingest(
     MANIFEST is a name in data_manifests or the path of a manifest. Run again, an unfinished
     store is continued; of a finished one, the files are compared with what it was made from.
     """
-    from aqnet.data.ingest import ingest_year
     from aqnet.data.manifest import load_grid_manifest
-    from aqnet.data.years import open_year
+    from aqnet.data.source.ingest import ingest_year
+    from aqnet.data.years.reader import open_year
 
     recipe = load_grid_manifest(manifest)
     with sigterm_like_ctrl_c():

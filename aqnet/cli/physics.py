@@ -14,7 +14,7 @@ from aqnet.errors import ParameterError, explain
 if TYPE_CHECKING:
     import numpy as np
 
-    from aqnet.data.years import YearSet
+    from aqnet.data.years.reader import YearSet
 
 __all__ = ["OUT", "numbers_of", "physics"]
 
@@ -52,9 +52,9 @@ def physics(
     aqnet physics forecast.zarr --out physics
     aqnet physics forecast.zarr --out physics --box "hebei=36,114,41,119" --inits 200
     """
-    from aqnet.verification.forecast_reader import open_forecast_store
-    from aqnet.verification.physics_results import write_checks
+    from aqnet.verification.physics.results import write_checks
     from aqnet.verification.provenance import score_record, truth_record
+    from aqnet.verification.store.reader import open_forecast_store
 
     opened = open_forecast_store(store)
     years, truth, members = None, {}, {}

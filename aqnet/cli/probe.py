@@ -16,8 +16,8 @@ from aqnet.errors import ParameterError, explain
 if TYPE_CHECKING:
     from aqnet.data.splits import Split
     from aqnet.training.checkpoint import LoadedForecaster
-    from aqnet.verification.physics_results import ProbeSettings
-    from aqnet.verification.probes import Place
+    from aqnet.verification.physics.probes import Place
+    from aqnet.verification.physics.results import ProbeSettings
 
 __all__ = ["probe"]
 
@@ -80,7 +80,7 @@ def probe(checkpoint: Path, out: Path, device: str, threads: int, **asked) -> No
 
 
 def _check_probe(asked: dict) -> None:
-    from aqnet.verification.probe_runs import positions
+    from aqnet.verification.physics.probe_runs import positions
 
     positions(asked["pollutants"].split(","))
     for option, count in (("source", 2), ("receptor", 2)):
@@ -102,8 +102,8 @@ def _probe_fields(
     loaded: LoadedForecaster, path: Path, out: Path, device: str, asked: dict
 ) -> dict:
     from aqnet.data.training_data import open_training_data
-    from aqnet.verification.physics_results import write_probes
-    from aqnet.verification.probe_models import GridForecasts, scene_of
+    from aqnet.verification.physics.probe_models import GridForecasts, scene_of
+    from aqnet.verification.physics.results import write_probes
     from aqnet.verification.provenance import truth_record
 
     settings = _settings(asked)
@@ -123,12 +123,12 @@ def _probe_fields(
 
 def _probe_stations(loaded: LoadedForecaster, path: Path, out: Path, asked: dict) -> dict:
     from aqnet.data.manifest import load_manifest, resolve_manifest
-    from aqnet.data.samples import load_fields
     from aqnet.data.splits import splits_of
+    from aqnet.data.stations.samples import load_fields
     from aqnet.data.store import open_store
     from aqnet.io import data_root
     from aqnet.verification.forecasts import require_same_store
-    from aqnet.verification.probe_stations import station_init_times, write_station_probes
+    from aqnet.verification.physics.probe_stations import station_init_times, write_station_probes
 
     if tuple(asked["probes"]) != ("wind",) or asked["split"] is None or asked["source"]:
         raise ParameterError(
@@ -152,8 +152,8 @@ def _probe_stations(loaded: LoadedForecaster, path: Path, out: Path, asked: dict
 
 
 def _settings(asked: dict) -> ProbeSettings:
-    from aqnet.verification.physics_results import ProbeSettings
-    from aqnet.verification.probes import Ridge
+    from aqnet.verification.physics.probes import Ridge
+    from aqnet.verification.physics.results import ProbeSettings
 
     if asked["source"] is None:
         raise ParameterError(
@@ -172,7 +172,7 @@ def _settings(asked: dict) -> ProbeSettings:
 
 
 def _place(text: str, radius_km: float, option: str) -> Place:
-    from aqnet.verification.probes import Place
+    from aqnet.verification.physics.probes import Place
 
     return Place(*numbers_of(text, 2, option, "38.5,115.5"), radius_km)
 

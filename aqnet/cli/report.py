@@ -109,10 +109,10 @@ def _beside(
     if store is None:
         return None, None
     from aqnet.cli.truth import grid_manifest, open_truth
-    from aqnet.verification.forecast_reader import open_forecast_store
     from aqnet.verification.report.fields import Fields
     from aqnet.verification.report.station_episode import StationEpisode
-    from aqnet.verification.station_tables import read_observations
+    from aqnet.verification.stations.tables import read_observations
+    from aqnet.verification.store.reader import open_forecast_store
 
     opened, fields, episode = open_forecast_store(store), None, None
     if truth is not None:

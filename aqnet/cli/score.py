@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from aqnet.data.climatology import HarmonicClimatology
     from aqnet.data.grid_manifest import GridManifest
     from aqnet.data.manifest import Manifest
-    from aqnet.data.years import YearSet
-    from aqnet.verification.forecast_reader import ForecastStore
+    from aqnet.data.years.reader import YearSet
     from aqnet.verification.scoreboard import Scoreboard
+    from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["score", "scoreboard"]
 
@@ -76,9 +76,9 @@ def score(
     """
     from aqnet.variables import STATIC
     from aqnet.verification import scoring
-    from aqnet.verification.forecast_reader import open_forecast_store
     from aqnet.verification.provenance import score_record, truth_record
     from aqnet.verification.regions import china_groups
+    from aqnet.verification.store.reader import open_forecast_store
 
     beside = _baselines(baselines)
     opened = [open_forecast_store(path) for path in stores]
@@ -173,7 +173,7 @@ def _coverage(board: Scoreboard, stores: list[ForecastStore], truth: YearSet) ->
 
 def _climatology(manifest: GridManifest, folder: Path | None) -> tuple[HarmonicClimatology, str]:
     """Climatology of the recorded statistics, and their SHA-256."""
-    from aqnet.data.statistics_file import load_statistics
+    from aqnet.data.statistics.file import load_statistics
     from aqnet.io import data_root
 
     record = manifest.record()

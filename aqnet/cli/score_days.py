@@ -24,14 +24,14 @@ class DayChoice(NamedTuple):
     products: tuple[str, ...]
 
     def score(self, *given: object, **options: object) -> Scoreboard:
-        """`aqnet.verification.daily_scores.score_days` of what was asked for."""
-        from aqnet.verification.daily_scores import score_days
+        """`aqnet.verification.days.scores.score_days` of what was asked for."""
+        from aqnet.verification.days.scores import score_days
 
         return score_days(*given, **self._asked(), **options)
 
     def score_stations(self, *given: object, **options: object) -> Scoreboard:
-        """`aqnet.verification.station_days.score_station_days` of what was asked for."""
-        from aqnet.verification.station_days import score_station_days
+        """`aqnet.verification.stations.days.score_station_days` of what was asked for."""
+        from aqnet.verification.stations.days import score_station_days
 
         return score_station_days(*given, **self._asked(), **options)
 

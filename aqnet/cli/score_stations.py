@@ -14,11 +14,11 @@ from aqnet.errors import ParameterError, explain
 if TYPE_CHECKING:
     from aqnet.cli.score_days import DayChoice
     from aqnet.data.manifest import GridManifest, Manifest
-    from aqnet.data.years import YearSet
-    from aqnet.verification.forecast_reader import ForecastStore
+    from aqnet.data.years.reader import YearSet
     from aqnet.verification.scoreboard import Scoreboard
-    from aqnet.verification.station_analysis import AnalysisFields
-    from aqnet.verification.stations import Observations
+    from aqnet.verification.stations.analysis import AnalysisFields
+    from aqnet.verification.stations.network import Observations
+    from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["StationChoice", "station_coverage", "station_options"]
 
@@ -35,7 +35,7 @@ class StationChoice(NamedTuple):
 
     def observations(self) -> Observations:
         """The tables of the folder."""
-        from aqnet.verification.station_tables import read_observations
+        from aqnet.verification.stations.tables import read_observations
 
         return read_observations(self.folder, self.invalid)
 
@@ -56,7 +56,7 @@ class StationChoice(NamedTuple):
         from aqnet.model.statistical import STATISTICAL
         from aqnet.variables import STATIC
         from aqnet.verification.regions import china_groups
-        from aqnet.verification.station_scoring import score_stations
+        from aqnet.verification.stations.scoring import score_stations
 
         if not baselines:
             alone = manifest is None or days.edition is not None
@@ -97,7 +97,7 @@ def _analysis(manifest: Manifest | GridManifest | None, years: YearSet | None) -
     """Fields of the manifest: yearly stores, or the analysis of stations."""
     from aqnet.data.store import open_store
     from aqnet.io import data_root
-    from aqnet.verification.station_analysis import AnalysisFields
+    from aqnet.verification.stations.analysis import AnalysisFields
 
     if manifest is None:
         raise ParameterError(

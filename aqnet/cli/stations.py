@@ -10,7 +10,7 @@ import click
 from aqnet.errors import ParameterError, explain
 
 if TYPE_CHECKING:
-    from aqnet.verification.stations import Observations
+    from aqnet.verification.stations.network import Observations
 
 __all__ = ["stations"]
 
@@ -46,7 +46,7 @@ def import_tables(source: str, files: tuple[Path, ...], out: Path, **options: ob
     aqnet stations import location-*.csv.gz --source openaq --state 298K --out openaq
     aqnet stations import --source beijing --out beijing
     """
-    from aqnet.verification.station_tables import write_observations
+    from aqnet.verification.stations.tables import write_observations
 
     found = _observations(source, files, **options)
     write_observations(found, out)
@@ -60,7 +60,7 @@ def _observations(
     source: str, files: tuple[Path, ...], table: Path | None, state: str | None, gas_ratio: str,
     invalid: str,
 ) -> Observations:  # fmt: skip
-    from aqnet.verification import station_sources
+    from aqnet.verification.stations import sources as station_sources
 
     given = {"files": bool(files), "--table": table is not None, "--state": state is not None,
              "--gas-ratio": gas_ratio != "refuse"}  # fmt: skip

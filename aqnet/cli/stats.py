@@ -57,7 +57,7 @@ def stats(
     number of processes.
     """
     from aqnet.data.manifest import load_grid_manifest
-    from aqnet.data.statistics import Settings, statistics_of_manifest, write_statistics
+    from aqnet.data.statistics.compute import Settings, statistics_of_manifest, write_statistics
     from aqnet.io import data_root
 
     manifest = load_grid_manifest(name_or_path)

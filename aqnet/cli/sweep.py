@@ -13,10 +13,10 @@ from aqnet.cli.console import echo, need_lab, sigterm_like_ctrl_c
 from aqnet.errors import ParameterError, RunError, explain
 
 if TYPE_CHECKING:
-    from aqnet.jobs.sweep_cluster import Cluster
-    from aqnet.jobs.sweep_folder import Sweep
-    from aqnet.jobs.sweep_points import Plan
-    from aqnet.jobs.sweep_records import PointState
+    from aqnet.jobs.sweeps.cluster import Cluster
+    from aqnet.jobs.sweeps.folder import Sweep
+    from aqnet.jobs.sweeps.points import Plan
+    from aqnet.jobs.sweeps.records import PointState
 
 __all__ = ["sweep"]
 
@@ -27,8 +27,8 @@ _SHOWN = 20  # points of a dry run, and failed ones in a message
 def sweep() -> None:
     """Run a notebook at many points: grid, lists, seeds; here or on a cluster.
 
-    The file is described in aqnet/jobs/sweep.py. All points are checked before anything starts.
-    The same command again does only what is missing.
+    The file is described in aqnet/jobs/sweeps/definition.py. All points are checked before
+    anything starts. The same command again does only what is missing.
     """
 
 
@@ -62,9 +62,9 @@ def _where(command: Callable) -> Callable:
 @_where
 def run(file: Path, dry_run: bool, **where: object) -> None:
     """Run the sweep that FILE defines, or do what is missing of it."""
-    from aqnet.jobs.sweep import load_definition
-    from aqnet.jobs.sweep_folder import define_sweep, find_sweep
-    from aqnet.jobs.sweep_points import plan_sweep
+    from aqnet.jobs.sweeps.definition import load_definition
+    from aqnet.jobs.sweeps.folder import define_sweep, find_sweep
+    from aqnet.jobs.sweeps.points import plan_sweep
 
     plan, cluster = plan_sweep(load_definition(file)), _checked(**where)
     _announce(plan)
@@ -75,7 +75,7 @@ def run(file: Path, dry_run: bool, **where: object) -> None:
         if len(plan.points) > _SHOWN:
             click.echo(f"  ... and {len(plan.points) - _SHOWN} more")
         if cluster is not None:
-            from aqnet.jobs.sweep_cost import describe_cost  # brings torch
+            from aqnet.jobs.sweeps.cost import describe_cost  # brings torch
 
             click.echo(f"on {cluster.profile.name}: {cluster.size.gpus} processes for each point, "
                        f"at most {cluster.limit} jobs queued")  # fmt: skip
@@ -98,7 +98,7 @@ def retry(name: str, restage: bool, **where: object) -> None:
 
     What is missing is done, too.
     """
-    from aqnet.jobs.sweep_folder import Sweep
+    from aqnet.jobs.sweeps.folder import Sweep
 
     cluster = _checked(restage, **where)
     _go(Sweep.open(name), cluster, failed_too=True, restage=restage, **where)
@@ -108,8 +108,8 @@ def retry(name: str, restage: bool, **where: object) -> None:
 @click.argument("name")
 def status(name: str) -> None:
     """Show what has become of the points of NAME, and write its results.csv."""
-    from aqnet.jobs.sweep_folder import Sweep
-    from aqnet.jobs.sweep_queue import read_queue
+    from aqnet.jobs.sweeps.folder import Sweep
+    from aqnet.jobs.sweeps.queue import read_queue
 
     found = Sweep.open(name)
     queue = read_queue(found)
@@ -130,8 +130,8 @@ def status(name: str) -> None:
 @click.argument("name")
 def cancel(name: str) -> None:
     """Stop the points of NAME that run, and those that wait; what is complete stays."""
-    from aqnet.jobs.sweep_cancel import cancel_sweep
-    from aqnet.jobs.sweep_folder import Sweep
+    from aqnet.jobs.sweeps.cancel import cancel_sweep
+    from aqnet.jobs.sweeps.folder import Sweep
 
     for line in cancel_sweep(Sweep.open(name)):
         click.echo(line)
@@ -183,8 +183,8 @@ def _refuse(options: Sequence[str], needed: str) -> None:
 
 
 def _here(found: Sweep, failed_too: bool, parallel: int, by: str) -> None:
-    from aqnet.jobs.sweep_local import run_local
-    from aqnet.jobs.sweep_queue import read_queue
+    from aqnet.jobs.sweeps.local import run_local
+    from aqnet.jobs.sweeps.queue import read_queue
 
     queue = read_queue(found)
     if queue is None:
@@ -210,7 +210,7 @@ def _cluster(
     settings: tuple[str, ...], **_here_only: object,
 ) -> Cluster:  # fmt: skip
     from aqnet.jobs.profiles import parse_settings
-    from aqnet.jobs.sweep_cluster import cluster_of
+    from aqnet.jobs.sweeps.cluster import cluster_of
 
     return cluster_of(profile, parse_settings(settings, account), gpus, parallel)
 
@@ -218,7 +218,7 @@ def _cluster(
 def _on_cluster(
     found: Sweep, cluster: Cluster, failed_too: bool, wait: bool, restage: bool
 ) -> None:
-    from aqnet.jobs.sweep_slurm import submit_arrays
+    from aqnet.jobs.sweeps.slurm import submit_arrays
 
     with need_lab("notebooks cannot be compiled"), sigterm_like_ctrl_c():
         left = submit_arrays(found, cluster, failed_too, echo, restage, wait)
@@ -228,7 +228,7 @@ def _on_cluster(
 
 
 def _conclude(found: Sweep, states: Sequence[PointState]) -> None:
-    from aqnet.jobs.sweep_results import collect
+    from aqnet.jobs.sweeps.results import collect
 
     results = collect(found, states)
     counts = Counter(state.status for state in states)

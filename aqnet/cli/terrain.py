@@ -41,7 +41,7 @@ def _with_options(command: Callable) -> Callable:
 
 def _years(manifest: str, folder: Path | None):
     from aqnet.data.manifest import load_manifest, resolve_manifest
-    from aqnet.data.years import open_years
+    from aqnet.data.years.reader import open_years
 
     return open_years(load_manifest(resolve_manifest(manifest)), folder)
 

@@ -10,8 +10,8 @@ from aqnet.errors import ParameterError, explain
 
 if TYPE_CHECKING:
     from aqnet.data.grid_manifest import GridManifest
-    from aqnet.data.years import YearSet
-    from aqnet.verification.forecast_reader import ForecastStore
+    from aqnet.data.years.reader import YearSet
+    from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["grid_manifest", "open_truth"]
 
@@ -48,7 +48,7 @@ def open_truth(
     """
     import numpy as np
 
-    from aqnet.data.years import open_years
+    from aqnet.data.years.reader import open_years
     from aqnet.grid import local_clock
 
     times = np.concatenate([s.init_times for s in stores] + [s.valid_times.ravel() for s in stores])

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .normalisation import Normaliser, constant_scaling, target_channels
 from .splits import Split, init_times
 from .transfer import PooledSamples
-from .years import YearSet
+from .years.reader import YearSet
 from ..errors import LeadTimeError, SampleError, explain
 from ..io import sha256_json
 from ..variables import DYNAMIC, STATIC, TARGETS, VARIABLES

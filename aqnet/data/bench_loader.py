@@ -30,7 +30,7 @@ from aqnet.data.batches import FieldSamples, field_loader
 from aqnet.data.normalisation import reference_constants
 from aqnet.data.order import seeded_order
 from aqnet.data.splits import Split
-from aqnet.data.years import YearSet
+from aqnet.data.years.reader import YearSet
 from aqnet.errors import RunError, SampleError, explain
 from aqnet.variables import DYNAMIC, TARGETS
 

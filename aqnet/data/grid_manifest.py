@@ -15,7 +15,7 @@ from aqnet.io import repository_root, sha256_json
 from aqnet.variables import DYNAMIC, REFERENCE_STATES, STATIC, VARIABLES, to_lexicon_unit
 
 if TYPE_CHECKING:  # years imports this module
-    from aqnet.data.years import YearStore
+    from aqnet.data.years.reader import YearStore
 
 __all__ = ["GridManifest", "GridRecord", "Recipe", "StatisticsRecord", "StoreRecord"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aqnet.data.year_writer import YearWriter
-from aqnet.data.years import YearSpec
+from aqnet.data.years.reader import YearSpec
+from aqnet.data.years.writer import YearWriter
 from aqnet.grid import GRIDS, Grid
 from aqnet.variables import DYNAMIC
 

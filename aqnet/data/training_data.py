@@ -8,13 +8,13 @@ from pathlib import Path
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.normalisation import Normaliser
 from aqnet.data.splits import Split, splits_of
-from aqnet.data.statistics_file import (
+from aqnet.data.statistics.file import (
     Statistics,
     check_statistics,
     load_statistics,
     normaliser_of_statistics,
 )
-from aqnet.data.years import YearSet, open_years
+from aqnet.data.years.reader import YearSet, open_years
 from aqnet.errors import ChecksumError, explain
 from aqnet.io import data_root
 

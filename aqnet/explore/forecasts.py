@@ -13,8 +13,8 @@ import torch
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.history import History
 from aqnet.data.normalisation import Normaliser, level_ratio
-from aqnet.data.samples import GriddedFields, batch_arrays, usable_hours
 from aqnet.data.splits import HISTORY_H, Split, splits_of
+from aqnet.data.stations.samples import GriddedFields, batch_arrays, usable_hours
 from aqnet.errors import CoverageError, LeadTimeError, StoreError, explain
 from aqnet.explore.world import World
 from aqnet.jobs.runs import find_run, list_runs
@@ -23,8 +23,8 @@ from aqnet.training.checkpoint import LoadedForecaster, load_checkpoint
 from aqnet.variables import DYNAMIC, LEAD_TIMES_H, TARGETS
 from aqnet.verification.forecast_fields import plan_fields
 from aqnet.verification.forecast_plan import Period
-from aqnet.verification.forecast_reader import open_forecast_store
 from aqnet.verification.forecasts import require_same_store
+from aqnet.verification.store.reader import open_forecast_store
 
 __all__ = ["RULES", "Forecast", "open_forecast", "runs_of", "sources"]
 

@@ -266,7 +266,7 @@ def _summary(summary: Summary | None) -> list[str]:
     if summary is None:
         return []
     sweep, run, script = map(shlex.quote, (str(summary.sweep), summary.run, str(summary.script)))
-    ready = f'"${{python[@]}}" -m aqnet.jobs.sweep_ready {sweep} {run}'
+    ready = f'"${{python[@]}}" -m aqnet.jobs.sweeps.ready {sweep} {run}'
     return [
         "# Who completes the sweep submits its summary. A dependency on a job that resubmits",
         "# itself, or that failed and was retried in another array, would never be met.",

@@ -28,9 +28,9 @@ from pydantic import Field, field_validator, model_validator
 from aqnet.config import Config, load_yaml
 from aqnet.errors import ParameterError
 from aqnet.io import repository_root
-from aqnet.jobs.sweep import Line, Name
-from aqnet.verification.contrast_intervals import BLOCK_H
-from aqnet.verification.contrasts import Contrast
+from aqnet.jobs.sweeps.definition import Line, Name
+from aqnet.verification.contrasts.estimates import Contrast
+from aqnet.verification.contrasts.intervals import BLOCK_H
 
 __all__ = ["ExperimentWorld", "Pair", "PhysicsExperiment", "Role", "load_experiment"]
 
@@ -59,7 +59,7 @@ class Pair(Config):
 
     @property
     def contrast(self) -> Contrast:
-        """As `aqnet.verification.contrasts` takes it; a main one, without Holm's correction."""
+        """As `contrasts.estimates` takes it; a main one, without Holm's correction."""
         return Contrast(self.arm, self.reference, self.at_least, True)
 
 

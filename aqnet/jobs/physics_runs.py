@@ -12,13 +12,13 @@ from aqnet.errors import ParameterError, explain
 from aqnet.io import runs_root
 from aqnet.jobs.physics_experiment import PhysicsExperiment, Role
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.sweep import SEED
-from aqnet.jobs.sweep_folder import Sweep
-from aqnet.jobs.sweep_points import Point
-from aqnet.jobs.sweep_queue import read_queue
-from aqnet.jobs.sweep_records import PointState
-from aqnet.verification.contrast_runs import Evaluations, Label, read_evaluations
-from aqnet.verification.contrasts import Contrast
+from aqnet.jobs.sweeps.definition import SEED
+from aqnet.jobs.sweeps.folder import Sweep
+from aqnet.jobs.sweeps.points import Point
+from aqnet.jobs.sweeps.queue import read_queue
+from aqnet.jobs.sweeps.records import PointState
+from aqnet.verification.contrasts.estimates import Contrast
+from aqnet.verification.contrasts.runs import Evaluations, Label, read_evaluations
 
 __all__ = ["ExperimentRuns", "Questions", "questions", "runs_of"]
 

@@ -19,7 +19,7 @@ from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest, resolve_manifest
 from aqnet.data.store import open_store, verify_store
 from aqnet.data.training_data import TrainingData, open_training_data
-from aqnet.data.year_records import check_stores
+from aqnet.data.years.records import check_stores
 from aqnet.errors import AqnetError, CoverageError, ParameterError, explain
 from aqnet.io import data_root, repository_root
 from aqnet.jobs.batch import Job

@@ -20,7 +20,7 @@ import torch
 from aqnet.data.geography import china_static
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest, resolve_manifest
-from aqnet.data.samples import CALENDAR
+from aqnet.data.stations.samples import CALENDAR
 from aqnet.grid import Grid
 from aqnet.model.config import ModelConfig
 from aqnet.model.domain import Domain

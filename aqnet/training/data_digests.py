@@ -11,11 +11,11 @@ import numpy as np
 
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
-from aqnet.data.samples import load_fields
 from aqnet.data.splits import splits_of
-from aqnet.data.statistics_file import Statistics, load_statistics, normaliser_of_statistics
+from aqnet.data.stations.samples import load_fields
+from aqnet.data.statistics.file import Statistics, load_statistics, normaliser_of_statistics
 from aqnet.data.store import open_store, verify_store
-from aqnet.data.years import YearStore, open_year, verify_year
+from aqnet.data.years.reader import YearStore, open_year, verify_year
 from aqnet.io import data_root
 from aqnet.model.domain import Domain
 from aqnet.model.ridge import ridge_path, ridge_spec

@@ -12,14 +12,14 @@ from torch.utils.data import Dataset
 from aqnet.data.batches import FieldSamples
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
-from aqnet.data.samples import (
+from aqnet.data.splits import splits_of
+from aqnet.data.stations.samples import (
     ForecastSamples,
     GriddedFields,
     StationRecords,
     load_fields,
     load_stations,
 )
-from aqnet.data.splits import splits_of
 from aqnet.data.store import AnalysisStore, open_store
 from aqnet.data.training_data import TrainingData, open_training_data
 from aqnet.grid import Grid

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from aqnet.data.samples import (
+from aqnet.data.stations.samples import (
     ForecastSamples,
     GriddedFields,
     StationRecords,

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from aqnet.data.splits import Split, init_times
-from aqnet.data.year_format import stamp
+from aqnet.data.years.format import stamp
 from aqnet.errors import CoverageError, LeadTimeError, ParameterError, explain
 from aqnet.grid import Grid
 from aqnet.variables import TARGETS
-from aqnet.verification.forecast_format import ForecastSpec, require_leads
-from aqnet.verification.forecast_store import ForecastWriter
+from aqnet.verification.store.format import ForecastSpec, require_leads
+from aqnet.verification.store.writer import ForecastWriter
 
 __all__ = ["ForecastPlan", "Period", "chosen_leads", "without", "write_forecasts"]
 

@@ -11,7 +11,8 @@ import torch
 from aqnet.data.history import rows_of
 from aqnet.data.manifest import Manifest
 from aqnet.data.normalisation import target_channels
-from aqnet.data.samples import (
+from aqnet.data.splits import HISTORY_H, splits_of
+from aqnet.data.stations.samples import (
     ForecastSamples,
     GriddedFields,
     batch_arrays,
@@ -19,7 +20,6 @@ from aqnet.data.samples import (
     load_stations,
     observed_at,
 )
-from aqnet.data.splits import HISTORY_H, splits_of
 from aqnet.data.store import AnalysisStore, open_store
 from aqnet.io import data_root
 from aqnet.model.statistical import Situation, StatisticalForecasts, fit_statistical

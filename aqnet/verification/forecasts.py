@@ -10,7 +10,7 @@ import torch
 
 from aqnet.data.history import rows_of
 from aqnet.data.normalisation import target_channels
-from aqnet.data.samples import ForecastSamples, GriddedFields, StationRecords, observed_at
+from aqnet.data.stations.samples import ForecastSamples, GriddedFields, StationRecords, observed_at
 from aqnet.errors import explain
 from aqnet.grid import Grid
 from aqnet.metrics import VerificationError
@@ -22,7 +22,7 @@ from aqnet.verification.accumulate import design_of
 from aqnet.verification.accumulate_blocks import BlockAccumulator
 from aqnet.verification.groups import ASSIMILATED, WITHHELD, Groups
 from aqnet.verification.scoreboard import Scoreboard
-from aqnet.verification.station_ridge import StationRidge
+from aqnet.verification.stations.ridge import StationRidge
 
 __all__ = [
     "FORECASTS",

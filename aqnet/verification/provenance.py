@@ -10,8 +10,8 @@ from pathlib import Path
 import aqnet
 from aqnet.code_state import git_state
 from aqnet.data.grid_manifest import GridManifest
-from aqnet.data.years import YearSet
-from aqnet.verification.forecast_reader import ForecastStore
+from aqnet.data.years.reader import YearSet
+from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["code_of", "score_record", "store_record", "truth_record"]
 

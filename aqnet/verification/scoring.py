@@ -11,14 +11,14 @@ import numpy as np
 
 from aqnet.data.climatology import HarmonicClimatology
 from aqnet.data.parallel import Workers
-from aqnet.data.years import YearSet
+from aqnet.data.years.reader import YearSet
 from aqnet.errors import CoverageError, ParameterError, StoreError, explain
 from aqnet.variables import DYNAMIC
 from aqnet.verification.accumulate import Accumulator, design_of
-from aqnet.verification.forecast_checks import common_axes
-from aqnet.verification.forecast_reader import ForecastStore
 from aqnet.verification.groups import Groups
 from aqnet.verification.scoreboard import Design, Scoreboard
+from aqnet.verification.store.checks import common_axes
+from aqnet.verification.store.reader import ForecastStore
 
 __all__ = [
     "BASELINES",

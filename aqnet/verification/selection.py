@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aqnet.data.samples import ForecastSamples, GriddedFields, StationRecords, observed_at
+from aqnet.data.stations.samples import ForecastSamples, GriddedFields, StationRecords, observed_at
 from aqnet.grid import Grid
 from aqnet.model.forecaster import Forecaster
 from aqnet.model.statistical import STATISTICAL, StatisticalForecasts, situation_at

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from aqnet.data.manifest import Manifest
-from aqnet.data.samples import GriddedFields, StationRecords
+from aqnet.data.stations.samples import GriddedFields, StationRecords
 from aqnet.errors import explain
 from aqnet.metrics import VerificationError
 from aqnet.training.checkpoint import LoadedForecaster

@@ -8,8 +8,8 @@ import xarray as xr
 import yaml
 from notebook_tools import ROOT
 
-from aqnet.data.beijing import build_store
 from aqnet.data.manifest import load_manifest
+from aqnet.data.stations.beijing import build_store
 from aqnet.io import sha256_file
 
 # A split begins 60 days before its first sample, as trailing means demand; the tests of

@@ -10,17 +10,17 @@ from notebook_tools import make_notebook
 from slurm_jobs import CLUSTER, SITE, run_tool, wait_for
 from sweep_case import BODY, TOY
 
-from aqnet.jobs import sweep_slurm
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.sweep import load_definition
-from aqnet.jobs.sweep_cancel import cancel_sweep
-from aqnet.jobs.sweep_cluster import cluster_of
-from aqnet.jobs.sweep_folder import Sweep, define_sweep
-from aqnet.jobs.sweep_points import plan_sweep
-from aqnet.jobs.sweep_queue import own_jobs, read_queue
-from aqnet.jobs.sweep_records import PointState
-from aqnet.jobs.sweep_results import collect
-from aqnet.jobs.sweep_slurm import submit_arrays
+from aqnet.jobs.sweeps import slurm as sweep_slurm
+from aqnet.jobs.sweeps.cancel import cancel_sweep
+from aqnet.jobs.sweeps.cluster import cluster_of
+from aqnet.jobs.sweeps.definition import load_definition
+from aqnet.jobs.sweeps.folder import Sweep, define_sweep
+from aqnet.jobs.sweeps.points import plan_sweep
+from aqnet.jobs.sweeps.queue import own_jobs, read_queue
+from aqnet.jobs.sweeps.records import PointState
+from aqnet.jobs.sweeps.results import collect
+from aqnet.jobs.sweeps.slurm import submit_arrays
 
 pytestmark = pytest.mark.slurm
 
@@ -32,7 +32,7 @@ run.finish()
 """
 CLOSING = """\
 from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.sweep_folder import Sweep
+from aqnet.jobs.sweeps.folder import Sweep
 run = RunFolder.for_notebook(run_dir, "closing", {})
 states = Sweep.open(sweep).states(None)
 run.write_metrics({"complete": sum(state.status == "complete" for state in states)})

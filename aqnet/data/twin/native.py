@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aqnet.data.caqra import native_name, write_native_hour
 from aqnet.data.grid_manifest import GridManifest
+from aqnet.data.source.caqra import native_name, write_native_hour
 from aqnet.data.twin.produce import Window, enter_year, spin_up
 from aqnet.data.twin.recipe import twin_config
 from aqnet.data.twin.simulate import Simulation, hour_number

@@ -17,8 +17,8 @@ from aqnet.data.parallel import _start
 from aqnet.data.twin.recipe import twin_config
 from aqnet.data.twin.simulate import Simulation, hour_number
 from aqnet.data.twin.world import World
-from aqnet.data.year_format import YearSpec
-from aqnet.data.year_writer import YearWriter, write_shard
+from aqnet.data.years.format import YearSpec
+from aqnet.data.years.writer import YearWriter, write_shard
 from aqnet.errors import CoverageError, ParameterError, StoreError, explain
 from aqnet.io import atomic_write_bytes, require_free_space
 from aqnet.variables import DYNAMIC

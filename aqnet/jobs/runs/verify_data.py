@@ -20,11 +20,11 @@ __all__ = ["check_data"]
 
 def _store_digest(path: Path, deep: bool) -> str:
     """Content of a store of any kind, read and compared with the digests in it."""
-    from aqnet.data import year_format
     from aqnet.data.store import verify_store
-    from aqnet.data.years import verify_year
-    from aqnet.verification import forecast_format
-    from aqnet.verification.forecast_checks import verify_forecast_store
+    from aqnet.data.years import format as year_format
+    from aqnet.data.years.reader import verify_year
+    from aqnet.verification.store import format as forecast_format
+    from aqnet.verification.store.checks import verify_forecast_store
 
     try:
         attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]

@@ -11,7 +11,6 @@ import pandas as pd
 
 from aqnet.data.geography import BORDER_CREDIT
 from aqnet.verification.bootstrap import skill_table
-from aqnet.verification.forecast_reader import ForecastStore
 from aqnet.verification.groups import ALL
 from aqnet.verification.report.boards import BoardFile, group_title, origin_section
 from aqnet.verification.report.comparison import comparison_section
@@ -25,6 +24,7 @@ from aqnet.verification.report.station_episode import StationEpisode, station_ep
 from aqnet.verification.report.stations import stations_section
 from aqnet.verification.report.tables import region_heat, score_tables, skill_heats
 from aqnet.verification.report.wording import PAIRS_TEXT, joined, label
+from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["Asked", "board_report"]
 

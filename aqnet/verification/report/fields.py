@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aqnet.data.geography import outlines
-from aqnet.data.years import YearSet
+from aqnet.data.years.reader import YearSet
 from aqnet.errors import StoreError, explain
 from aqnet.grid import Grid, distance_km
 from aqnet.metrics import VerificationError
 from aqnet.variables import DYNAMIC, STATIC
-from aqnet.verification.forecast_reader import ForecastStore
 from aqnet.verification.scoreboard import Scoreboard
+from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["Fields", "place_fields"]
 

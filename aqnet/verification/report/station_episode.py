@@ -13,15 +13,15 @@ from aqnet.data.geography import BORDER_CREDIT, outlines
 from aqnet.errors import explain
 from aqnet.metrics import VerificationError
 from aqnet.variables import TARGETS
-from aqnet.verification.forecast_reader import ForecastStore
 from aqnet.verification.report.colours import SEQUENTIAL
 from aqnet.verification.report.episodes import AFTER_H, BEFORE_H, Shown, local_hour, worst_day
 from aqnet.verification.report.page import Section, Text, picture
 from aqnet.verification.report.series import StationSeries, draw_station_series
 from aqnet.verification.report.style import edges, upper_limit
 from aqnet.verification.report.wording import label, number, unit_of
-from aqnet.verification.station_sampling import Sampling, sample_stations
-from aqnet.verification.stations import Observations
+from aqnet.verification.stations.network import Observations
+from aqnet.verification.stations.sampling import Sampling, sample_stations
+from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["StationEpisode", "station_episode_section"]
 

@@ -1,0 +1,1 @@
+"""From the files of a source to hours of a yearly store: found, read, converted, regridded."""

@@ -1,0 +1,1 @@
+"""Measurements at stations: packed, read, analysed onto a grid, made into samples."""

@@ -1,0 +1,1 @@
+"""Yearly stores of hourly fields: their format, writing, reading, checking."""

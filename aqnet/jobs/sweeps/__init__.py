@@ -1,0 +1,1 @@
+"""Sweeps: definition, points, folder; on this machine and as arrays of SLURM; results."""

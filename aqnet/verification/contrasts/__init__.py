@@ -1,0 +1,1 @@
+"""Arms of an experiment, compared in pairs: one fixed set, gains, intervals, cost, verdict."""

@@ -1,0 +1,1 @@
+"""Forecasts that other systems made, brought to a forecast store."""

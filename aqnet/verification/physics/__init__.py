@@ -1,0 +1,1 @@
+"""Whether forecasts obey physics: impossible values, mass budgets, counterfactual probes."""

@@ -1,0 +1,1 @@
+"""Stations of any network: their observations, baselines and scores."""

@@ -1,0 +1,1 @@
+"""Forecast stores: format, writing, reading, checking, NetCDF."""
