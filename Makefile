@@ -22,7 +22,7 @@ LAB_ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data demo worlds ablation ablation-quick test test-slow test-slurm test-oldest-torch lab lint docs clean
+.PHONY: help env data demo worlds ablation ablation-quick test test-slow test-slurm test-oldest-torch package test-package archive lab lint docs clean
 
 # $(call step,name,command): run the command between two lines that name it, and time it.
 define step
@@ -135,6 +135,29 @@ test-oldest-torch: ## model and training with the oldest torch, in .venv-oldest 
 	$(MAKE) env VENV=.venv-oldest TORCH='$(OLDEST_TORCH)'
 	$(call step,oldest torch,OMP_NUM_THREADS=1 MPLBACKEND=Agg .venv-oldest/bin/python -m pytest -q -n $(WORKERS) -m "not slow" $(OLDEST_TESTS))
 
+# The wheel is built from the source distribution: what is missing there fails here.
+package: env ## wheel and source distribution in dist/
+	$(call step,packages,rm -rf dist build && $(BIN)/python -m build --no-isolation --outdir dist .)
+
+# The script is compiled here and run there: as on a cluster, where nothing of Jupyter is installed.
+PACKAGE_ENV := .venv-package
+define TEST_PACKAGE
+rm -rf $(PACKAGE_ENV) && $(PYTHON) -m venv --without-pip $(PACKAGE_ENV) \
+&& $(PYTHON) -m pip --disable-pip-version-check --python $(PACKAGE_ENV)/bin/python install --quiet -c $(VENV)/pins.txt \
+$(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') dist/aqnet-*.whl \
+&& $(BIN)/python -m pip --python $(PACKAGE_ENV)/bin/python check \
+&& $(PACKAGE_ENV)/bin/aqnet --version \
+&& $(BIN)/aqnet compile nbs/train/forecast.ipynb --output $(PACKAGE_ENV)/forecast.py \
+&& $(PACKAGE_ENV)/bin/python $(PACKAGE_ENV)/forecast.py --run-dir $(PACKAGE_ENV)/run --max-steps 2 \
+  --max-train-samples 64 --max-validation-samples 64 --correction-share 1.0
+endef
+
+test-package: package data ## install the wheel alone into an empty environment and train two steps with it
+	$(call step,package in an environment of its own,$(TEST_PACKAGE))
+
+archive: package ## one zip file to deposit: code, manifests, small data, results, packages, digests
+	$(call step,archive,$(BIN)/python .ci/archive.py)
+
 lint: env ## ruff
 	$(BIN)/ruff check .
 
@@ -148,5 +171,5 @@ docs: env ## the notebooks as a web site in site/ (no network needed)
 	$(call step,documentation,NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html")
 
 clean: ## remove the environment, caches and the site; data/ and runs/ stay
-	rm -rf $(VENV) .venv-oldest site .cache dist build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-oldest $(PACKAGE_ENV) site .cache dist build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find aqnet tests nbs -name __pycache__ -o -name .ipynb_checkpoints -o -name .last_checked | xargs rm -rf

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
+import io
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
+import sys
+import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from test_structure import ROOT, repository_files, text_of
+from test_structure import PACKAGE, ROOT, repository_files, text_of
 
 import aqnet
 
 # Folders of the project, then what tools look for at the top.
 TOP = {"nbs", "aqnet", "slurm", "data_manifests", "tests", "settings.ini", "README.md"} | {
     ".ci", ".gitignore", "pyproject.toml", "setup.py", "constraints.txt", "Makefile", "mkdocs.yml",
-    "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
+    "MANIFEST.in", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
 }  # fmt: skip
 NBDEV_KEYS = {
     "repo", "lib_name", "version", "min_python", "license", "description", "keywords", "user",
@@ -186,6 +192,54 @@ def test_the_choice_of_torch_is_remembered_and_a_new_one_rebuilds(fresh):
     (fresh / chosen).touch()
     assert "Nothing to be done" in make("env", cwd=fresh)
     assert "venv --clear" in make("env", "TORCH=", cwd=fresh)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """Folder with source distribution and wheel, made from what git would have."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for path in repository_files():
+        place = source / path.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_the_wheel_holds_the_package_and_asks_for_run_time_needs_alone(built):
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+        metadata = wheel.read(next(n for n in names if n.endswith("/METADATA"))).decode()
+    package = {str(p.relative_to(ROOT)) for p in repository_files() if p.is_relative_to(PACKAGE)}
+    assert {name for name in names if ".dist-info/" not in name} == package
+    asked = [Requirement(line.partition(": ")[2]) for line in metadata.splitlines()
+             if line.startswith("Requires-Dist: ")]  # fmt: skip
+    plain = {canonicalize_name(r.name) for r in asked if r.marker is None}
+    assert plain == {canonicalize_name(Requirement(r).name)
+                     for r in settings()["requirements"].split()}  # fmt: skip
+
+
+def test_the_archive_says_what_it_holds(built):
+    made = runpy.run_path(str(ROOT / ".ci" / "archive.py"))
+    files = {"a.txt": b"one", "packages/b.whl": b"two"} | made["packages"](built)
+    when = datetime(2026, 3, 1, 12, 30, 2, tzinfo=UTC)
+    content = made["archive_bytes"](files, when)
+    assert content == made["archive_bytes"](dict(reversed(files.items())), when)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        inside = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
+        assert archive.infolist()[0].date_time == (2026, 3, 1, 12, 30, 2)
+    lines = (line.split("  ") for line in inside.pop("SHA256SUMS").decode().splitlines())
+    sums = {name: digest for digest, name in lines}
+    assert inside == files
+    assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def test_no_archive_without_packages(tmp_path):
+    made = runpy.run_path(str(ROOT / ".ci" / "archive.py"))
+    with pytest.raises(SystemExit, match="found nothing; make them with `make package`"):
+        made["packages"](tmp_path)
 
 
 def test_ci_runs_the_tests():
