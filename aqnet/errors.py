@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "AqnetError",
     "ChecksumError",
@@ -21,6 +24,7 @@ __all__ = [
     "StoreError",
     "TargetExistsError",
     "UnitError",
+    "did_you_mean",
     "explain",
 ]
 
@@ -124,3 +128,9 @@ def explain(problem: str, *, expected: object, found: object, remedy: str) -> st
         Four lines: the problem, then one labelled line each for the others.
     """
     return f"{problem}\n  expected: {expected}\n  found:    {found}\n  remedy:   {remedy}"
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Remedy for an unknown name: the nearest of the known ones, or `otherwise`."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise

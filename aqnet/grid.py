@@ -6,19 +6,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import AqnetError, explain
 from .io import sha256_json
 
-if TYPE_CHECKING:
-    import pyproj
-
 # %% auto #0
-__all__ = ['EARTH_RADIUS_KM', 'GRIDS', 'CAQRA_GRID', 'GridError', 'distance_km', 'PatchGeometry', 'Grid', 'grid_from_edges',
-           'LambertGrid', 'local_solar_hour', 'local_clock']
+__all__ = ['EARTH_RADIUS_KM', 'GRIDS', 'GridError', 'distance_km', 'freeze_axes', 'PatchGeometry', 'cell_edges', 'orientation_of',
+           'axis_numbers', 'Grid', 'grid_from_edges', 'local_solar_hour', 'local_clock']
 
 # %% ../nbs/02_grid.ipynb #b5a58ced
 EARTH_RADIUS_KM = 6371.0  # mean radius, IUGG
@@ -54,6 +50,15 @@ def _check_axis(name: str, axis: np.ndarray) -> None:
     )
     raise GridError(message)
 
+
+def freeze_axes(grid: object, *names: str) -> None:
+    """Check axes of a frozen dataclass (regular, else `GridError`); make them read-only float64."""
+    for name in names:
+        axis = np.array(getattr(grid, name), dtype=np.float64)
+        _check_axis(name, axis)
+        axis.setflags(write=False)
+        object.__setattr__(grid, name, axis)
+
 # %% ../nbs/02_grid.ipynb #e34e45cf
 def _outside(name: str, axis: np.ndarray, value: np.ndarray) -> str:
     wrong = value[~((value >= axis.min()) & (value <= axis.max()))]
@@ -84,11 +89,7 @@ class _Axes:
     lon: np.ndarray
 
     def __post_init__(self):
-        for name in ("lat", "lon"):
-            axis = np.array(getattr(self, name), dtype=np.float64)
-            _check_axis(name, axis)
-            axis.setflags(write=False)
-            object.__setattr__(self, name, axis)
+        freeze_axes(self, "lat", "lon")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -138,7 +139,8 @@ class PatchGeometry:
         return tuple(np.meshgrid(self.lat, self.lon, indexing="ij"))
 
 # %% ../nbs/02_grid.ipynb #b2a00003
-def _edges(axis: np.ndarray) -> np.ndarray:
+def cell_edges(axis: np.ndarray) -> np.ndarray:
+    """Edges (n + 1,) of cells with the centres `axis` (n,), in its unit."""
     half = (axis[-1] - axis[0]) / (axis.size - 1) / 2
     return np.concatenate([axis - half, [axis[-1] + half]])
 
@@ -172,11 +174,12 @@ def _check_mask(shape: tuple[int, int], mask: np.ndarray) -> np.ndarray:
         found=f"{mask.dtype}, shape {mask.shape}", remedy="give one bool for every cell"))
 
 
-def _orientation(axis: np.ndarray) -> str:
+def orientation_of(axis: np.ndarray) -> str:
+    """`south_to_north` if the axis of the rows ascends, else `north_to_south`."""
     return "south_to_north" if axis[-1] > axis[0] else "north_to_south"
 
 
-def _numbers(axis: np.ndarray, digits: int) -> list[float]:
+def axis_numbers(axis: np.ndarray, digits: int) -> list[float]:
     """An axis for a digest: without the rounding of the last bits, without -0.0."""
     return (np.round(axis, digits) + 0.0).tolist()
 
@@ -187,12 +190,12 @@ class _LatLon(_Axes):
     @property
     def orientation(self) -> str:
         """`south_to_north` if the latitude grows with the row, else `north_to_south`."""
-        return _orientation(self.lat)
+        return orientation_of(self.lat)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the axes (to 1e-9 degrees), whatever the name of the grid: 64 digits."""
-        axes = {"lat": _numbers(self.lat, 9), "lon": _numbers(self.lon, 9)}
+        axes = {"lat": axis_numbers(self.lat, 9), "lon": axis_numbers(self.lon, 9)}
         return sha256_json({"projection": "latitude_longitude", **axes})
 
     @property
@@ -202,7 +205,7 @@ class _LatLon(_Axes):
 
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
         """Edges of the cells in row and column order, degrees: (H + 1,) and (W + 1,)."""
-        return _edges(self.lat), _edges(self.lon)
+        return cell_edges(self.lat), cell_edges(self.lon)
 
 # %% ../nbs/02_grid.ipynb #b2a00005
 class Grid(_LatLon):
@@ -248,200 +251,6 @@ GRIDS = {
     "china_32x64": _CHINA.coarsened(4, "china_32x64"),
     "reference": grid_from_edges("reference", (53.0, 10.0), (78.0, 134.0), (128, 256)),
 }
-
-# %% ../nbs/02_grid.ipynb #b2a00011
-@dataclass(frozen=True, eq=False)
-class _Projected:
-    """Name, read-only axes (m) and parameters of a Lambert conformal grid."""
-
-    name: str
-    x_m: np.ndarray
-    y_m: np.ndarray
-    lat_1: float
-    lat_2: float
-    lat_0: float
-    lon_0: float
-    radius_m: float
-
-    def __post_init__(self):
-        for name in ("x_m", "y_m"):
-            axis = np.array(getattr(self, name), dtype=np.float64)
-            _check_axis(name, axis)
-            axis.setflags(write=False)
-            object.__setattr__(self, name, axis)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows (y) and columns (x)."""
-        return self.y_m.size, self.x_m.size
-
-# %% ../nbs/02_grid.ipynb #b2a00012
-def _lcc(grid: _Projected) -> pyproj.Proj:
-    import pyproj  # only for a grid on a map: each process of a training would open its files
-
-    return pyproj.Proj(proj="lcc", lat_1=grid.lat_1, lat_2=grid.lat_2, lat_0=grid.lat_0,
-                       lon_0=grid.lon_0, R=grid.radius_m)
-
-
-def _cone(grid: _Projected) -> float:
-    """Cone constant n; Snyder (1987), Map Projections, USGS Prof. Paper 1395, eq. 15-3."""
-    one, two = np.deg2rad([grid.lat_1, grid.lat_2])
-    if one == two:
-        return float(np.sin(one))
-    slope = np.log(np.tan(np.pi / 4 + two / 2) / np.tan(np.pi / 4 + one / 2))
-    return float(np.log(np.cos(one) / np.cos(two)) / slope)
-
-
-def _scale_factor(grid: _Projected, lat: np.ndarray) -> np.ndarray:
-    """Length on the map over length on the sphere; Snyder (1987), eq. 15-4."""
-    n, first, phi = _cone(grid), np.deg2rad(grid.lat_1), np.deg2rad(lat)
-    ratio = np.tan(np.pi / 4 + first / 2) / np.tan(np.pi / 4 + phi / 2)
-    return np.cos(first) / np.cos(phi) * ratio**n
-
-# %% ../nbs/02_grid.ipynb #b2a00013
-def _lambert_area_km2(grid: _Projected) -> np.ndarray:
-    """Integral of 1/k2 over every cell, by Gauss quadrature with 2 x 2 points (order 4)."""
-    dx, dy = (axis[1] - axis[0] for axis in (grid.x_m, grid.y_m))
-    area, lcc = np.zeros(grid.shape), _lcc(grid)
-    for east in (-1, 1):
-        for north in (-1, 1):
-            x, y = np.meshgrid(grid.x_m + east * dx / np.sqrt(12),
-                               grid.y_m + north * dy / np.sqrt(12))
-            area += _scale_factor(grid, lcc(x, y, inverse=True)[1]) ** -2 / 4
-    return area * abs(dx * dy) / 1e6
-
-
-def _rotation_rad(grid: _Projected, lon: np.ndarray) -> np.ndarray:
-    # The shorter way round the globe from the central meridian, in [-180, 180).
-    return np.deg2rad(_cone(grid) * ((lon - grid.lon_0 + 180.0) % 360.0 - 180.0))
-
-# %% ../nbs/02_grid.ipynb #b2a00014
-def _fitted_axis(name: str, position: np.ndarray, along: int) -> np.ndarray:
-    """The regular axis (m) nearest to a mesh of positions, by least squares."""
-    mean = position.mean(1 - along)
-    step, start = np.polyfit(np.arange(mean.size), mean, 1)
-    # A mesh rounded to 0.01 degrees (1 km) fixes the step to 0.01 m and the origin to some m
-    # over 300 x 300 cells: rounding makes the axes, and the digest, the same for every file.
-    step, start = round(float(step), 1), round(float(start))
-    if step == 0:
-        raise GridError(explain(
-            f"the mesh does not advance in {name}", expected="distinct rows and columns",
-            found=f"the same {name} everywhere", remedy="give lat2d and lon2d of one grid"))
-    return start + step * np.arange(mean.size)
-
-
-def _mesh_error(name: str, found: str) -> GridError:
-    return GridError(explain(
-        f"the coordinates of {name} are not a mesh of this Lambert projection",
-        expected="two arrays (H, W) or (1, H, W), finite, within 0.01 degrees of a regular grid "
-        "in the projection", found=found,
-        remedy="check lat2d and lon2d (swapped? transposed? another grid?) or the parameters"))
-
-# %% ../nbs/02_grid.ipynb #b2a00015
-def _as_mesh(name: str, lat2d, lon2d) -> tuple[np.ndarray, np.ndarray]:
-    pair = [np.asarray(np.ma.filled(a, np.nan), dtype=np.float64) for a in (lat2d, lon2d)]
-    pair = [a[0] if a.ndim == 3 and a.shape[0] == 1 else a for a in pair]
-    if pair[0].shape != pair[1].shape or pair[0].ndim != 2 or min(pair[0].shape) < 2:
-        raise _mesh_error(name, f"shapes {pair[0].shape} and {pair[1].shape}")
-    if not (np.isfinite(pair[0]).all() and np.isfinite(pair[1]).all()):
-        raise _mesh_error(name, "values that are not finite")
-    if abs(pair[0]).max() >= 90 or abs(pair[1]).max() > 360:
-        raise _mesh_error(name, f"latitudes up to {abs(pair[0]).max():g}, longitudes up to "
-                          f"{abs(pair[1]).max():g} in absolute value")
-    return pair[0], pair[1]
-
-
-def _require_fit(grid: LambertGrid, lat2d: np.ndarray, lon2d: np.ndarray) -> None:
-    lat, lon = grid.mesh()
-    worst = max(abs(lat - lat2d).max(), abs((lon - lon2d + 180) % 360 - 180).max())
-    if not worst <= 0.01:
-        raise _mesh_error(grid.name, f"a regular grid of {grid.x_m[1] - grid.x_m[0]:g} m by "
-                          f"{grid.y_m[1] - grid.y_m[0]:g} m misses it by up to {worst:.3g} degrees")
-
-# %% ../nbs/02_grid.ipynb #b2a00016
-class _Lambert(_Projected):
-    """Positions, orientation, digest and areas of a Lambert conformal grid."""
-
-    @property
-    def orientation(self) -> str:
-        """`south_to_north` if y grows with the row, else `north_to_south`."""
-        return _orientation(self.y_m)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of axes (to 1 mm) and parameters, whatever the grid's name: 64 digits."""
-        names = ("lat_1", "lat_2", "lat_0", "lon_0", "radius_m")
-        spec = {name: float(getattr(self, name)) for name in names}
-        axes = {name: _numbers(getattr(self, name), 3) for name in ("x_m", "y_m")}
-        return sha256_json({"projection": "lambert_conformal", **spec, **axes})
-
-    @property
-    def cell_area_km2(self) -> np.ndarray:
-        """True area of every cell on the sphere of the projection, km2, shape (H, W)."""
-        return _lambert_area_km2(self)
-
-    def edges(self) -> tuple[np.ndarray, np.ndarray]:
-        """Edges of the cells in row and column order, m: y (H + 1,) and x (W + 1,)."""
-        return _edges(self.y_m), _edges(self.x_m)
-
-# %% ../nbs/02_grid.ipynb #b2a00017
-class _LambertMesh(_Lambert):
-    def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Latitude and longitude of every cell centre, degrees, each of shape (H, W)."""
-        return self.to_latlon(*np.meshgrid(self.x_m, self.y_m))
-
-    def to_xy(self, lat, lon) -> tuple[np.ndarray, np.ndarray]:
-        """Map coordinates x and y (m) of places (degrees); shapes broadcast."""
-        lat, lon = np.broadcast_arrays(np.asarray(lat, np.float64), np.asarray(lon, np.float64))
-        x, y = _lcc(self)(lon, lat)
-        return np.asarray(x), np.asarray(y)
-
-    def to_latlon(self, x_m, y_m) -> tuple[np.ndarray, np.ndarray]:
-        """Latitude and longitude (degrees) of map coordinates (m); shapes broadcast."""
-        x, y = np.broadcast_arrays(np.asarray(x_m, np.float64), np.asarray(y_m, np.float64))
-        lon, lat = _lcc(self)(x, y, inverse=True)
-        return np.asarray(lat), np.asarray(lon)
-
-# %% ../nbs/02_grid.ipynb #b2a00019
-class LambertGrid(_LambertMesh):
-    """A Lambert conformal grid on a sphere: `name`, centres `x_m` (W,) and `y_m` (H,), m.
-
-    `lat_1`, `lat_2`: standard parallels; (`lat_0`, `lon_0`): the place where x = y = 0; degrees.
-    Axes may ascend or descend; arrays have the orientation of their grid.
-    """
-
-    def rotation_rad(self) -> np.ndarray:
-        """Angle from grid y to true north, counterclockwise positive, rad, shape (H, W).
-
-        With the angle g, a wind (a, b) towards growing x and y blows a cos(g) + b sin(g) towards
-        east and -a sin(g) + b cos(g) towards north, whatever the order of rows and columns.
-        g = n (lon - lon_0), Snyder (1987), eq. 14-4: positive east of the central meridian.
-        """
-        return _rotation_rad(self, self.mesh()[1])
-
-    @classmethod
-    def from_latlon(cls, lat2d, lon2d, name: str, *, lat_1=25.0, lat_2=40.0, lat_0=34.0,
-                    lon_0=105.0, radius_m=6_370_000.0) -> LambertGrid:
-        """The grid of a mesh (H, W) or (1, H, W) of cell centres, degrees; CAQRA's projection.
-
-        `GridError`: the mesh is not within 0.01 degrees of a regular grid in the projection.
-        """
-        return _from_latlon(cls, lat2d, lon2d, name, (lat_1, lat_2, lat_0, lon_0, radius_m))
-
-# %% ../nbs/02_grid.ipynb #b2a00018
-def _from_latlon(cls, lat2d, lon2d, name: str, parameters: tuple[float, ...]) -> LambertGrid:
-    lat, lon = _as_mesh(name, lat2d, lon2d)
-    x, y = cls(name, [0.0, 1.0], [0.0, 1.0], *parameters).to_xy(lat, lon)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise _mesh_error(name, "places that the projection does not have")
-    grid = cls(name, _fitted_axis("x", x, 1), _fitted_axis("y", y, 0), *parameters)
-    _require_fit(grid, lat, lon)
-    return grid
-
-
-# Nominal: rows from south to north; see the text above on its origin.
-CAQRA_GRID = LambertGrid("caqra", 15e3 * (np.arange(432) - 215.5), 15e3 * (np.arange(339) - 168.5),
-                         25.0, 40.0, 34.0, 105.0, 6_370_000.0)
 
 # %% ../nbs/02_grid.ipynb #d1c317a7
 def local_solar_hour(time_utc, lon_deg) -> np.ndarray:

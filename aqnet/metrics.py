@@ -48,19 +48,15 @@ def _as_cells(name: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
         raise VerificationError(message)
     return np.moveaxis(values, 0, -1).reshape(*shape, -1)
 
-# %% ../nbs/40_metrics.ipynb #6a31b401
+
 def _same_shape(forecast: np.ndarray, truth: np.ndarray) -> None:
     if np.shape(forecast) != np.shape(truth):
-        raise VerificationError(
-            explain(
-                "forecast and truth differ in shape",
-                expected=np.shape(truth),
-                found=np.shape(forecast),
-                remedy="bring both to the same init times, leads, pollutants and places",
-            )
-        )
+        raise VerificationError(explain(
+            "forecast and truth differ in shape", expected=np.shape(truth),
+            found=np.shape(forecast),
+            remedy="bring both to the same init times, leads, pollutants and places"))
 
-
+# %% ../nbs/40_metrics.ipynb #c6f7e662
 def _full_weight(weight: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     """Weights at full shape; `None` is one everywhere."""
     weight = np.asarray(1.0 if weight is None else weight, dtype=np.float64)
@@ -70,21 +66,18 @@ def _full_weight(weight: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarra
         raise VerificationError(explain("bad weights", expected=">= 0", found=found, remedy=remedy))
     return np.broadcast_to(weight, shape)
 
-# %% ../nbs/40_metrics.ipynb #c6f7e662
+
 def _usable(forecast: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Which pairs count: known truth and positive weight. Refuse an unknown forecast there."""
     usable = ~np.isnan(truth) & (weight > 0)
     for name, values in (("forecast", forecast), ("truth", truth)):
         bad = usable & ~np.isfinite(values)
         if bad.any():
-            raise VerificationError(
-                explain(
-                    f"the {name} is NaN or infinite where a pair is to be scored",
-                    expected="finite numbers wherever the truth is known and the weight positive",
-                    found=f"{bad.sum()} of {usable.sum()} pairs",
-                    remedy="score only the pairs that all forecasts have (Scoreboard does)",
-                )
-            )
+            raise VerificationError(explain(
+                f"the {name} is NaN or infinite where a pair is to be scored",
+                expected="finite numbers wherever the truth is known and the weight positive",
+                found=f"{bad.sum()} of {usable.sum()} pairs",
+                remedy="score only the pairs that all forecasts have (Scoreboard does)"))
     return usable
 
 # %% ../nbs/40_metrics.ipynb #ed7a9d98

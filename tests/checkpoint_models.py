@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from checkpoints import identity
 
 from aqnet.data.normalisation import reference_constants
 from aqnet.data.stations.samples import calendar_features
@@ -15,6 +16,8 @@ from aqnet.model.grid_forecaster import GridForecaster
 from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.model.ridge import RidgeFactors
 from aqnet.model.scan_orders import build_orders, scan_spec
+from aqnet.model.statistical import STATISTICAL
+from aqnet.training.checkpoint import Checkpoint
 from aqnet.variables import DYNAMIC, TARGETS
 
 LEADS = (12, 48)
@@ -94,3 +97,29 @@ def station_batch() -> dict[str, torch.Tensor]:
         "calendar": calendar_features(valid, 106.0),
     }
     return {name: torch.tensor(values, dtype=torch.float32) for name, values in batch.items()}
+
+
+# ---- their checkpoints
+
+CASES = {"grid": (grid_model, grid_batch), "stations": (station_model, station_batch)}
+
+
+def identity_of(model) -> dict:
+    """Fields of the identity that the model's own arrays decide."""
+    digests = model.domain.digests() | {"normaliser_sha256": model.normaliser.digest}
+    return {"kind": model.kind, "grid": model.domain.grid.name, **digests}
+
+
+def of_model(model, **changes) -> Checkpoint:
+    """The checkpoint that training would write."""
+    statistical = np.random.default_rng(0).uniform(size=(len(STATISTICAL), len(LEADS), 6, 3))
+    extra = {"statistical": statistical, "chosen": [["climatology"] * 6] * len(LEADS)}
+    parts = {"kind": model.kind, "config": model.config, "state": model.state_dict(),
+             "arrays": model.arrays(), "identity": identity(**identity_of(model)),
+             "extra": extra if model.kind == "stations" else {}}  # fmt: skip
+    return Checkpoint(**parts | changes)
+
+
+def bitwise(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal, NaN included."""
+    return torch.equal(a.view(torch.int32), b.view(torch.int32))

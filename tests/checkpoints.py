@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from aqnet.code_state import GitState
 from aqnet.model.config import ModelConfig
-from aqnet.training.checkpoint import Checkpoint, Code, Progress
+from aqnet.training.checkpoint import Checkpoint, Code, Progress, write_checkpoint
 from aqnet.training.identity import Identity
 
+OTHER = "9" * 64  # a SHA-256 of something else
 CODE = Code(aqnet="0.2.0", torch="2.13.0", git=GitState(state="clean", commit="c" * 40))
 
 
@@ -70,3 +73,24 @@ def training_state(numbers: int = 32) -> dict:
         "param_groups": [{"lr": 2e-4, "betas": (0.9, 0.95), "fused": None, "params": [0]}],
     }
     return {"optimiser": optimiser, "step": 5, "best": float("inf"), "curve": [0.5, 0.25]}
+
+
+def written(path: Path) -> Path:
+    """Write a checkpoint with a training state; gives its path back."""
+    write_checkpoint(path, made_up(training=training_state()))
+    return path
+
+
+def same_tree(a: object, b: object) -> bool:
+    """Equal types and values, tensors bitwise."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same_tree(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same_tree, a, b))
+    return a == b

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from notebook_tools import make_notebook
+from sweep_case import BODY, TOY
 
 from aqnet.data.manifest import Manifest, load_manifest
 from aqnet.data.splits import Split, splits_of
@@ -50,3 +52,12 @@ def store(manifest) -> AnalysisStore:
         with suppress(TargetExistsError):  # another pytest worker was faster
             build_store(manifest, path)
     return open_store(path)
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Path:
+    """Folder with the notebook of the sweeps in tests; runs go to `runs` in it."""
+    monkeypatch.setenv("AQNET_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("AQNET_ROOT", str(Path(__file__).parents[1]))
+    make_notebook(tmp_path / "toy.ipynb", TOY, BODY)
+    return tmp_path

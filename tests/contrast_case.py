@@ -12,10 +12,12 @@ import yaml
 from notebook_tools import make_notebook
 
 from aqnet.jobs.runs import RunFolder
+from aqnet.jobs.sweeps.begin import define_sweep
 from aqnet.jobs.sweeps.definition import load_definition
-from aqnet.jobs.sweeps.folder import Sweep, define_sweep
+from aqnet.jobs.sweeps.folder import Sweep
 from aqnet.jobs.sweeps.points import Point, plan_sweep
 from aqnet.verification.board_design import Design
+from aqnet.verification.contrasts.estimates import Contrast
 from aqnet.verification.contrasts.runs import Label
 from aqnet.verification.scoreboard import Scoreboard, save_scoreboard
 
@@ -103,6 +105,20 @@ def made_up_runs(
             folder = root / "-".join(map(str, label))
             found[label] = write_evaluation(folder, label, squares_of(label, level, times), times)
     return found
+
+
+# ---- three arms in three worlds, three seeds each
+
+LEVELS = {"row-major": 0.076, "distance decay": 0.0725, "plume": 0.067}
+WORLDS = {"a": 1.0, "b": 1.1, "c": 0.95}
+FEW = {"replicates": 300}
+PLUME = Contrast("plume", "row-major")
+
+
+def three_arms(root: Path) -> dict[Label, Path]:
+    """Evaluations of the three arms in the three worlds."""
+    levels = {(arm, w): x * f for arm, x in LEVELS.items() for w, f in WORLDS.items()}
+    return made_up_runs(root, levels)
 
 
 # ---- sweeps of made-up runs

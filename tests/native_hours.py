@@ -13,7 +13,8 @@ import yaml
 from aqnet.data.geography import china_static
 from aqnet.data.manifest import GridManifest, load_manifest
 from aqnet.data.source.caqra import native_name, write_native_hour
-from aqnet.grid import GRIDS, LambertGrid
+from aqnet.grid import GRIDS
+from aqnet.lambert_grid import LambertGrid
 from aqnet.variables import DYNAMIC
 
 CAQRA = Path(__file__).resolve().parents[1] / "data_manifests" / "caqra.yaml"

@@ -9,14 +9,8 @@ from aqnet.cli.bench_scale import scale
 from aqnet.errors import AqnetError
 from aqnet.io import repository_root
 from aqnet.jobs import bench_scale
-from aqnet.jobs.bench_scale import (
-    Measured,
-    Record,
-    machine_here,
-    measure,
-    predictions,
-    read_record,
-)
+from aqnet.jobs.bench_scale import machine_here, measure, predictions
+from aqnet.jobs.bench_scale_record import Measured, Record, read_record
 
 RECORDED = repository_root() / "nbs/50_plan_for_scale.json"
 

@@ -17,7 +17,8 @@ from aqnet.data.source import ingest as module
 from aqnet.data.source.caqra import native_name, read_hour
 from aqnet.data.source.conversion import Conversion
 from aqnet.data.years.reader import open_year, verify_year
-from aqnet.grid import EARTH_RADIUS_KM, LambertGrid
+from aqnet.grid import EARTH_RADIUS_KM
+from aqnet.lambert_grid import LambertGrid
 from aqnet.variables import DYNAMIC, TARGETS, VARIABLES
 
 FILE = os.environ.get("AQNET_CAQRA_FILE")

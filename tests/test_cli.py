@@ -18,7 +18,7 @@ import aqnet as package
 from aqnet.cli import main
 from aqnet.errors import ParameterError
 from aqnet.io import sha256_file
-from aqnet.jobs import execute
+from aqnet.jobs import execute, notebook_end
 from aqnet.jobs.runs import RunFolder, list_runs
 from aqnet.training.heartbeat import HEARTBEAT, Beat, write_beat
 
@@ -199,10 +199,10 @@ def test_a_stopped_training_has_the_time_of_a_step_and_is_told_how_to_go_on(tmp_
     (run.path / HEARTBEAT).mkdir(exist_ok=True)
     write_beat(run.path / HEARTBEAT, beat)
     assert execute._grace_s(run) == execute.GRACE_S + 160
-    assert "to repeat it" in str(execute._interrupted(run, "forecast", signal.SIGINT))
+    assert "to repeat it" in str(notebook_end._interrupted(run, "forecast", signal.SIGINT))
     run.checkpoints.mkdir(exist_ok=True)
     (run.checkpoints / "last.ckpt").touch()
-    said = str(execute._interrupted(run, "forecast", signal.SIGINT))
+    said = str(notebook_end._interrupted(run, "forecast", signal.SIGINT))
     assert f"to go on, add -p resume={run.checkpoints / 'last.ckpt'}" in said
 
 

@@ -23,7 +23,8 @@ from docs_types import describe
 from aqnet.cli import main
 from aqnet.errors import AqnetError
 from aqnet.jobs import runs
-from aqnet.jobs.parameters import parse_parameters, resolve
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameters import resolve
 from aqnet.jobs.profiles import load_profile
 from aqnet.jobs.sweeps import folder as sweep_folder
 
@@ -31,7 +32,7 @@ WRITTEN = sorted((ROOT / "nbs" / "docs").glob("*.md"))
 PAGES = [*WRITTEN, ROOT / "CONTRIBUTING.md", ROOT / "slurm" / "README.md", ROOT / "README.md"]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Models that are part of others, or that nobody sees in a file by themselves.
-PARTS = {"DataSet", "_Follower", "_Header"}
+PARTS = {"DataSet", "_BiasConfig", "_Follower", "_Header"}
 
 
 # ---- the generated pages

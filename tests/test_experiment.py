@@ -10,7 +10,8 @@ from test_problem import recorded  # noqa: F401
 from aqnet.errors import AqnetError, ParameterError
 from aqnet.io import repository_root
 from aqnet.jobs.notebook import code_cells, read_notebook, run_checks
-from aqnet.jobs.parameters import parse_parameters, resolve
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameters import resolve
 from aqnet.jobs.runs import latest_run
 from aqnet.model.config import ModelConfig
 from aqnet.model.physics_attention import PhysicsConfig
@@ -19,11 +20,11 @@ from aqnet.training.checkpoint import read_checkpoint
 from aqnet.training.config import TrainingConfig
 from aqnet.training.experiment import (
     EXPERIMENT_PRESETS,
-    FLAT_NAMES,
     NOT_OPTIONS,
     experiment,
     experiment_of,
 )
+from aqnet.training.options import FLAT_NAMES
 from aqnet.training.schedule import describe_plan
 
 NOTEBOOK = ROOT / "nbs" / "train" / "forecast.ipynb"

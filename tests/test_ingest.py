@@ -29,7 +29,8 @@ from aqnet.data.source.conversion import convert_hour
 from aqnet.data.source.ingest import find_hours, ingest_year, prepare
 from aqnet.data.years.reader import open_year, verify_year
 from aqnet.errors import ChecksumError, StoreError
-from aqnet.grid import EARTH_RADIUS_KM, GRIDS, LambertGrid
+from aqnet.grid import EARTH_RADIUS_KM, GRIDS
+from aqnet.lambert_grid import LambertGrid
 from aqnet.variables import DYNAMIC, GASES, TARGETS
 
 TARGET = GRIDS["china_32x64"]

@@ -40,7 +40,8 @@ from aqnet.errors import (
     StoreBusyError,
     UnitError,
 )
-from aqnet.grid import GridError, LambertGrid
+from aqnet.grid import GridError
+from aqnet.lambert_grid import LambertGrid
 from aqnet.variables import DYNAMIC
 
 # ---- bad input

@@ -13,14 +13,14 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from notebook_tools import make_notebook
-from sweep_case import BODY, TOY
+from sweep_case import BODY, TOY, begin
 from test_problem import recorded, splits, tiny_manifest  # noqa: F401
 from test_structure import ROOT, repository_files
-from test_sweep import begin
 
 from aqnet.data.manifest import load_manifest
 from aqnet.errors import ParameterError
-from aqnet.jobs.execute import _Kernel, run_notebook
+from aqnet.jobs.execute import run_notebook
+from aqnet.jobs.kernel import kernel_class
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.sweeps.local import run_local
 from aqnet.verification.scoreboard import load_scoreboard
@@ -54,11 +54,10 @@ def environment() -> dict[str, str]:
 @pytest.mark.parametrize("name", LIBRARY)
 def test_library_notebook(name):
     notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
-    kernel = type("Kernel", (_Kernel,), {"started": [], "environment": environment()})
     NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT_S,
-        kernel_manager_class=kernel,
+        kernel_manager_class=kernel_class(environment()),
         resources={"metadata": {"path": str(NOTEBOOKS[name].parent)}},
     ).execute()
     code = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]

@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqnet.errors import ParameterError
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameter_types import TYPES, render
 from aqnet.jobs.parameters import (
-    TYPES,
     Parameter,
     convert,
     declared_values,
     parse_assignments,
-    parse_parameters,
-    render,
     resolve,
 )
 

@@ -14,9 +14,9 @@ from test_structure import ROOT
 from aqnet.errors import ParameterError
 from aqnet.jobs.execute import run_notebook
 from aqnet.jobs.physics_experiment import load_experiment
-from aqnet.jobs.physics_runs import questions, runs_of
+from aqnet.jobs.physics_runs import questions, questions_apart, runs_of
+from aqnet.jobs.sweeps.begin import define_sweep
 from aqnet.jobs.sweeps.definition import load_definition
-from aqnet.jobs.sweeps.folder import define_sweep
 from aqnet.jobs.sweeps.points import plan_sweep
 from aqnet.verification.contrasts.estimates import Contrast
 from aqnet.verification.contrasts.runs import Label
@@ -33,6 +33,7 @@ CONTENT = {
         "one": {"role": "sealed", "sweeps": ["p-one"]},
         "two": {"role": "sealed", "sweeps": ["p-two"]},
         "fine": {"role": "sealed", "sweeps": ["p-fine"], "grid": "64x128"},
+        "town": {"role": "observed", "sweeps": ["p-town"], "grid": "box"},
         "still": {"role": "null", "sweeps": ["p-still"], "transport": 0.0, "null_for": [PLUME]},
         "weak": {"role": "strength", "sweeps": ["p-weak"], "transport": 0.5},
         "strong": {"role": "strength", "sweeps": ["p-strong"], "transport": 2.0},
@@ -78,9 +79,9 @@ def test_the_shipped_file_asks_what_the_experiment_is_for():
 def test_the_shipped_file_names_worlds_and_arms_of_the_shipped_sweeps():
     experiment = load_experiment(SHIPPED)
     files = {p.stem: load_definition(p) for p in SHIPPED.parent.glob("physics_*.yaml")}
-    assert files.keys() <= set(experiment.sweeps)
+    assert files.keys() == set(experiment.sweeps)
     for name, world in experiment.worlds.items():
-        given = [files[s] for s in world.sweeps if s in files]
+        given = [files[s] for s in world.sweeps]
         arms = {arm.name for sweep in given for arm in sweep.list}
         for sweep in given:
             manifests = {Path(m).stem for m in sweep.zip["manifest"]}
@@ -88,9 +89,27 @@ def test_the_shipped_file_names_worlds_and_arms_of_the_shipped_sweeps():
         asked = [pair.contrast for pair in world.null_for]
         if world.role == "strength":
             asked = [experiment.trend.contrast]
-        if world.role in ("sealed", "development"):
+        if world.role in ("sealed", "development", "observed"):
             asked = experiment.contrasts(tuple(arms))
-        assert not given or {a for c in asked for a in (c.arm, c.reference)} <= arms
+        assert {a for c in asked for a in (c.arm, c.reference)} <= arms
+
+
+def test_arms_and_steps_are_the_same_in_every_sweep_of_a_grid():
+    """At 64 x 128 as at 32 x 64; in Beijing the full arm lacks the ridges, and no run chooses."""
+    files = {p.stem: load_definition(p) for p in SHIPPED.parent.glob("physics_*.yaml")}
+    beijing = files.pop("physics_beijing")
+    first = files["physics_sealed"]
+    named = {arm.label: arm.parameters for arm in files["physics_development"].list}
+    for sweep in files.values():
+        assert sweep.parameters == first.parameters
+        assert all(named[arm.label] == arm.parameters for arm in sweep.list)
+    assert files["physics_sealed_64"].list == first.list
+    own = {arm.label: arm.parameters for arm in beijing.list}
+    assert own == {arm.label: arm.parameters | {"physics_ridge": False} for arm in first.list}
+    assert named["full"]["physics_ridge"]
+    given = beijing.parameters
+    assert (given["correction_share"], given["linear_part"]) == (1.0, False)
+    assert (beijing.seeds, files["physics_sealed_64"].seeds) == (5, 5)
 
 
 def test_arms_beyond_the_main_contrasts_are_compared_with_the_reference(place):
@@ -135,7 +154,7 @@ def test_runs_are_found_by_arm_world_and_seed(place):
     found = runs_of(load(place))
     assert set(found.folders) == {Label(a, w, s) for a in LEVELS for w in ("one", "still")
                                   for s in (0, 1)} == set(found.curves)  # fmt: skip
-    assert found.absent == ("p-two", "p-fine", "p-weak", "p-strong")
+    assert found.absent == ("p-two", "p-fine", "p-town", "p-weak", "p-strong")
     assert (found.table["status"] == "complete").all() and len(found.table) == 12
     assert list(found.read(load(place), {"one", "still"}).worlds) == ["one", "still"]
     assert {x.world for x in runs_of(load(place), ["p-still"]).folders} == {"still"}
@@ -155,11 +174,39 @@ def test_an_arm_with_a_missing_run_is_not_judged(place):
     assert "sealed worlds: plume against decay" in ask.waiting
     assert "world still: plume against decay" in ask.waiting
     assert ask.nulls == {} and ask.strengths == {}
+    assert "sweep p-still: not begun" in ask.waiting
+    design = {"draft": {"role": "development", "sweeps": ["p-draft"]}}
+    other = load(place, worlds=CONTENT["worlds"] | design)
+    found = questions(other, runs_of(other), "sealed", "32x64")
+    assert found.waiting == ask.waiting  # a sweep of the design is not waited for
     only = questions(experiment, runs_of(experiment, ["p-one"]), "sealed", "32x64")
     assert only.worlds == ("one",) and len(only.contrasts) == 3
     assert "world two: no runs" in only.waiting
     with pytest.raises(ParameterError, match="nothing to judge in worlds of role development"):
         questions(experiment, runs_of(experiment), "development", "32x64")
+    absent = "worlds none; not complete: (.*; )?world fine: no runs; sweep p-fine: not begun"
+    with pytest.raises(ParameterError, match=absent):
+        questions(experiment, runs_of(experiment), "sealed", "64x128")
+
+
+def test_grids_and_towns_stand_apart(place):
+    experiment = load(place)
+    made_up_sweep(place, "p-one", "one", LEVELS, seeds=1, days=DAYS)
+    made_up_sweep(place, "p-fine", "fine", LEVELS, seeds=1, days=DAYS)
+    sweep = begin_sweep(place, "p-town", "town", tuple(LEVELS), 1)
+    complete_point(sweep, sweep.points[0], "town", 0.1, "town", DAYS)
+    runs = runs_of(experiment)
+    apart = questions_apart(experiment, runs, "sealed", "32x64")
+    assert list(apart) == [("sealed", "64x128"), ("observed", "box")]
+    fine, town = apart.values()
+    assert fine.worlds == ("fine",) and len(fine.contrasts) == fine.asked == 3
+    assert not fine.waiting and not fine.nulls and not fine.strengths
+    assert town.worlds == ("town",) and town.contrasts == () and town.asked == 3
+    assert "observed worlds: plume against decay" in town.waiting
+    assert questions(experiment, runs, "sealed", "32x64").all_worlds == {"one"}
+    assert list(questions_apart(experiment, runs, "sealed", "64x128")) == [
+        ("sealed", "32x64"), ("observed", "box")]  # fmt: skip
+    assert questions_apart(experiment, runs, "development", "32x64") == {}
 
 
 def test_results_notebook(place):
@@ -169,6 +216,7 @@ def test_results_notebook(place):
         plume = LEVELS["decay"] * (1 - 0.05 * experiment.worlds[name].transport)
         (sweep,) = experiment.worlds[name].sweeps
         made_up_sweep(place, sweep, name, LEVELS | {"plume": plume}, seeds=2, days=180)
+    made_up_sweep(place, "p-town", "town", {k: 9 * v for k, v in LEVELS.items()}, 2, 180)
     given = [f"experiment={place / 'physics.yaml'}", "replicates=200"]
     run = run_notebook(ROOT / "nbs" / "evaluate" / "contrasts.ipynb", given)
     assert run.record.status == "complete"
@@ -180,6 +228,13 @@ def test_results_notebook(place):
     assert {row["family"] for row in others} == {2}
     assert measured["trend"]["slope"] == pytest.approx(0.05, abs=0.05)
     assert [row["world"] for row in measured["nulls"]] == ["still"]
+    fine, town = measured["apart"]
+    assert (fine["grid"], fine["worlds"], fine["gains"]) == ("64x128", [], [])
+    assert {"world fine: no runs", "sweep p-fine: not begun"} <= set(fine["waiting"])
+    assert (town["role"], town["worlds"], town["waiting"]) == ("observed", ["town"], [])
+    assert town["gains"][0]["loss"] == pytest.approx(9 * LEVELS["plume"], rel=0.1)
+    assert town["gains"][0]["worlds"] == 1 and main["worlds"] == 2
+    assert main["loss"] < 0.1  # nothing of the town is pooled
     pictures = {"gains", "by_lead_and_pollutant", "by_group", "by_season", "curves", "nulls",
                 "trend"}  # fmt: skip
     assert all((run.path / f"{name}.png").stat().st_size > 5000 for name in pictures)

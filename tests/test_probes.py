@@ -24,6 +24,7 @@ from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification.physics.probe_models import GridForecasts, controls, scene_of, with_terrain
 from aqnet.verification.physics.probe_quantities import summary
+from aqnet.verification.physics.probe_results import ProbeSettings, write_probes
 from aqnet.verification.physics.probe_runs import probe_ridge, probe_source, probe_wind, towards
 from aqnet.verification.physics.probes import (
     Place,
@@ -36,7 +37,6 @@ from aqnet.verification.physics.probes import (
     turned,
     without_source,
 )
-from aqnet.verification.physics.results import ProbeSettings, write_probes
 
 GRID = Grid("plain", np.arange(45.0, 25, -0.5), np.arange(95.0, 130, 0.5))  # north to south
 LAT, LON = GRID.mesh()

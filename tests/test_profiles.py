@@ -11,7 +11,8 @@ from test_structure import ROOT
 from aqnet.errors import ParameterError, RunError
 from aqnet.jobs.binding import check_binding, cpu_list
 from aqnet.jobs.machine import Machine
-from aqnet.jobs.parameters import parse_parameters, resolve
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameters import resolve
 from aqnet.jobs.profiles import (
     GIVEN,
     Profile,

@@ -9,7 +9,8 @@ import pytest
 
 from aqnet.data.geography import china_static
 from aqnet.errors import DataError
-from aqnet.grid import CAQRA_GRID, GRIDS, Grid
+from aqnet.grid import GRIDS, Grid
+from aqnet.lambert_grid import CAQRA_GRID
 from aqnet.verification.regions import (
     TERRAIN,
     china_groups,

@@ -19,7 +19,8 @@ from aqnet.data.source.regridding import (
     weights_file,
 )
 from aqnet.errors import ChecksumError
-from aqnet.grid import EARTH_RADIUS_KM, GRIDS, Grid, LambertGrid
+from aqnet.grid import EARTH_RADIUS_KM, GRIDS, Grid
+from aqnet.lambert_grid import LambertGrid
 from aqnet.variables import TARGETS
 
 CAQRA_PROJECTION = (25.0, 40.0, 34.0, 105.0, 6_370_000.0)

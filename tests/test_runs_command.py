@@ -208,7 +208,7 @@ def test_compare_names_exactly_the_parameter_that_was_changed(site):
 
 
 def test_compare_names_exactly_the_cell_the_source_and_the_data_that_were_changed(site):
-    notes, source = site.data / "notes.txt", site.package / "io.py"
+    notes, source = site.data / "notes.txt", site.package / "errors.py"
     notes.write_text("corrected")
     text = source.read_text()
     source.write_text(text + "# later\n")
@@ -224,10 +224,10 @@ def test_compare_names_exactly_the_cell_the_source_and_the_data_that_were_change
     assert code == 1 and found.keys() == {"code", "data"}
     assert found["data"] == [f"notes {old} -> {new}"]
     assert [line.split("  ")[0].split()[0] for line in found["code"]] == [
-        "code", "aqnet", "changes", "aqnet/io.py",
+        "code", "aqnet", "changes", "aqnet/errors.py",
     ]  # fmt: skip
     assert found["code"][0].startswith("code cell 4 run.write_metrics(")
-    assert found["code"][-1] == "aqnet/io.py - -> changed (M)"
+    assert found["code"][-1] == "aqnet/errors.py - -> changed (M)"
     _, said, text = verify(changed.path)  # with source and data as they were before
     assert said["package"] == said["work tree"] == "changed" and "data notes" in text
     assert {n for n, s in said.items() if s == "mismatch"} == {"data notes"}
@@ -466,7 +466,7 @@ def test_a_submitted_run_is_the_same_experiment_as_one_by_papermill(site, submit
 @pytest.mark.parametrize(
     ("file", "names"),
     [
-        ("staged/aqnet/io.py", {"staged staged/aqnet/io.py", "package"}),
+        ("staged/aqnet/errors.py", {"staged staged/aqnet/errors.py", "package"}),
         ("staged/script.py", {"staged staged/script.py", "script"}),
         ("staged/parameters.yaml", {"staged staged/parameters.yaml"}),
         ("staged/aqnet/later.py", {"staged staged/aqnet/later.py", "package"}),

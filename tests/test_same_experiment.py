@@ -14,7 +14,8 @@ from nbclient import NotebookClient
 from notebook_tools import ROOT
 
 from aqnet.jobs.compile import write_script
-from aqnet.jobs.execute import _Kernel, run_notebook
+from aqnet.jobs.execute import run_notebook
+from aqnet.jobs.kernel import kernel_class
 from aqnet.jobs.runs import RunFolder, list_runs
 from aqnet.jobs.runs.compare import compare_runs
 from aqnet.jobs.runs.verify import verify_run
@@ -50,11 +51,10 @@ def in_a_kernel(runs) -> RunFolder:
         )
         assert count == 1, name
     places = {k: v for k, v in environment(runs).items() if k.startswith(("AQNET_", "PYTHON"))}
-    kernel = type("Kernel", (_Kernel,), {"started": [], "environment": places})
     NotebookClient(
         notebook,
         timeout=TIMEOUT_S,
-        kernel_manager_class=kernel,
+        kernel_manager_class=kernel_class(places),
         resources={"metadata": {"path": str(NOTEBOOK.parent)}},
     ).execute()
     (run,) = list_runs(runs)

@@ -22,7 +22,8 @@ from aqnet.cli.submit import submit as submit_command
 from aqnet.code_state import git_state
 from aqnet.errors import CompileError, ParameterError, RunError, TargetExistsError
 from aqnet.jobs import submit as jobs
-from aqnet.jobs.batch import JOB_FILE, Array, Element, Job, Summary, render
+from aqnet.jobs.batch import render
+from aqnet.jobs.job import JOB_FILE, Array, Element, Job, Summary
 from aqnet.jobs.profiles import load_profile
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.scale import size_of

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 from notebook_tools import aqnet, make_notebook
+from sweep_case import BODY, TOY, begin, here, summary_of
 from test_profiles import LUMI
 from test_structure import ROOT
-from test_sweep import BODY, TOY, begin, here, summary_of
 
 from aqnet.errors import ParameterError
 from aqnet.jobs.runs import RunFolder

@@ -29,7 +29,7 @@ from aqnet.data.twin.recipe import (
 from aqnet.data.twin.simulate import Simulation
 from aqnet.data.years.reader import open_year, verify_year
 from aqnet.errors import CoverageError, ManifestError, ParameterError, StoreError
-from aqnet.grid import CAQRA_GRID
+from aqnet.lambert_grid import CAQRA_GRID
 from aqnet.variables import DYNAMIC
 
 WINDOW = ("2013-01-01T00", "2013-01-03T11")  # 60 hours: two shards

@@ -118,7 +118,7 @@ def test_low_pressure_lies_to_the_left_of_the_free_wind():
     pressure = stack(states, "psfc").astype(np.float64)
     east = np.gradient(pressure - pressure.mean(0), axis=2) / world.geometry.dx
     north = np.gradient(pressure - pressure.mean(0), axis=1) / world.geometry.dy
-    u, v = (np.stack([weather._centre_wind(w.flux_x, w.flux_y)[k] for w in states]) for k in (0, 1))
+    u, v = (np.stack([weather.centre_wind(w.flux_x, w.flux_y)[k] for w in states]) for k in (0, 1))
     assert np.corrcoef(east[:, low].ravel(), (v - v.mean(0))[:, low].ravel())[0, 1] > 0.7
     assert np.corrcoef(north[:, low].ravel(), (u - u.mean(0))[:, low].ravel())[0, 1] < -0.7
 

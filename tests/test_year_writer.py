@@ -157,7 +157,6 @@ KILLED = """
     from pathlib import Path
     import made_up_years as made_up
     import zarr
-    from aqnet import io
     from aqnet.data.years import partial_store
     from aqnet.data.years import writer as year_writer
 

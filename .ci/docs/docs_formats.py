@@ -21,7 +21,7 @@ from aqnet.model import array_cache, ridge, scan_cache
 from aqnet.training import checkpoint_archive, checkpoint_file, heartbeat
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 from aqnet.verification import board_design, scoreboard
-from aqnet.verification.physics import results as physics_results
+from aqnet.verification.physics import check_results, results
 from aqnet.verification.stations import tables as station_tables
 from aqnet.verification.store import format as forecast_format
 
@@ -160,12 +160,12 @@ def _sweep_folder() -> list[str]:
 
 
 def _tables() -> list[str]:
-    budget = [(f"`{n}`", cell(said)) for n, said in physics_results.BUDGET.items()]
+    budget = [(f"`{n}`", cell(said)) for n, said in check_results.BUDGET.items()]
     return [
         "## Tables of stations\n", fence(inspect.getdoc(station_tables)),
         "## Physics checks\n",
         f"`results.json` of `aqnet physics` and `aqnet probe`, version "
-        f"{physics_results.FORMAT_VERSION}. Terms of the mass budget:\n",
+        f"{results.FORMAT_VERSION}. Terms of the mass budget:\n",
         table(("Term", "What"), budget),
     ]  # fmt: skip
 

@@ -25,13 +25,20 @@ from pydantic_core import PydanticUndefined
 
 import aqnet
 from aqnet.config import Config
-from aqnet.jobs.parameters import Parameter, parse_parameters, render
-from aqnet.training.experiment import FLAT_NAMES
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameter_types import render
+from aqnet.jobs.parameters import Parameter
+from aqnet.training.options import FLAT_NAMES
 
 TRAINING = ROOT / "nbs" / "train" / "forecast.ipynb"
 # Constants of the simulation: each name says what it is and its unit, the modules say the rest.
 WITHOUT_MEANING = "aqnet.data.twin.config"
-NEEDS_JUPYTER = ("aqnet.jobs.compile", "aqnet.jobs.execute")
+NEEDS_JUPYTER = (
+    "aqnet.jobs.compile",
+    "aqnet.jobs.execute",
+    "aqnet.jobs.kernel",
+    "aqnet.jobs.notebook_end",
+)
 
 
 @cache

@@ -7,11 +7,12 @@ from pathlib import Path
 from docs_models import TRAINING, parameters, section
 from docs_text import ROOT, UndocumentedError, cell, table
 
-from aqnet.jobs.parameters import Parameter, render
-from aqnet.training import experiment
+from aqnet.jobs.parameter_types import render
+from aqnet.jobs.parameters import Parameter
+from aqnet.training.experiment import EXPERIMENT_PRESETS
+from aqnet.training.options import FLAT_NAMES, flat_values
 from aqnet.variables import VARIABLES
 
-PRESETS = experiment.EXPERIMENT_PRESETS
 # Title, introduction, models; every model of the package is on this page or on that of formats.
 CONFIGURATION = (
     ("Manifest of stations", "`data_manifests/beijing.yaml`: measurements that ship.",
@@ -83,13 +84,13 @@ def undocumented() -> list[str]:
 
 
 def _presets() -> str:
-    values = {name: experiment._flat(preset) for name, preset in PRESETS.items()}
+    values = {name: flat_values(preset) for name, preset in EXPERIMENT_PRESETS.items()}
     rows = [
-        (f"`{name}`", *(_value(values[preset][name]) for preset in PRESETS))
-        for name in experiment.FLAT_NAMES
+        (f"`{name}`", *(_value(values[preset][name]) for preset in EXPERIMENT_PRESETS))
+        for name in FLAT_NAMES
         if name in parameters(TRAINING)
     ]
-    return table(("Parameter", *(f"`{name}`" for name in PRESETS)), rows)
+    return table(("Parameter", *(f"`{name}`" for name in EXPERIMENT_PRESETS)), rows)
 
 
 def parameters_page() -> str:

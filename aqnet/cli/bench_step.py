@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["step"]
 
-_CASES = ("published", "published-memory", "full", "full-bf16", "active", "active-bf16")
+_CASES = ("published", "published-memory", "full", "full-bf16", "full-one-lead",
+          "full-one-lead-bf16", "active", "active-bf16")  # fmt: skip
 _GRIDS = ("china", "china_64x128", "china_32x64")
 _LEADS = 4  # lead times of a forecast
 _COUNT = click.IntRange(min=1)
@@ -38,7 +39,7 @@ def step(
     published: the published form from torch's own modules, one lead time a pass, in a process as
     torch alone sets it up; published-memory: with our settings of memory. The others are the
     preset "china", four lead times a pass, on all patches (full) or those of China (active), in
-    float32 or with products in bfloat16.
+    float32 or with products in bfloat16; full-one-lead forecasts one lead time a pass.
     """
     import torch
 
@@ -61,10 +62,10 @@ def _table(costs: list[StepCost]) -> None:
     heads = ("tokens", "parameters", "TFLOP", "GFLOP/s", "of peak", "s a pass", "ratio",
              f"s {_LEADS} leads", "ratio", "GB", "ratio")  # fmt: skip
     widths = (8, 12, 9, 9, 9, 10, 7, 11, 7, 8, 7)
-    click.echo(f"{'':17}" + "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)))
+    click.echo(f"{'':19}" + "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)))
     for cost in costs:
         columns = zip(_columns(cost, reference), widths, strict=True)
-        click.echo(f"{cost.case:17}" + "".join(f"{text:>{width}}" for text, width in columns))
+        click.echo(f"{cost.case:19}" + "".join(f"{text:>{width}}" for text, width in columns))
 
 
 def _columns(cost: StepCost, reference: StepCost | None) -> tuple[str, ...]:

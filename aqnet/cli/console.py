@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
@@ -15,26 +14,11 @@ from aqnet.errors import AqnetError, InterruptedRunError, explain
 __all__ = [
     "Group",
     "Progress",
-    "assignments_option",
     "command_line",
     "echo",
-    "files_option",
     "need_lab",
     "sigterm_like_ctrl_c",
 ]
-
-
-# Parameters of a notebook, for all commands that take some.
-assignments_option = click.option(
-    "-p", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a parameter; repeatable."
-)
-files_option = click.option(
-    "-f",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="YAML file of parameters; repeatable, later files override earlier ones.",
-)
 
 
 class Group(click.Group):

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from aqnet.cli.console import Progress, sigterm_like_ctrl_c
+from aqnet.cli.options import device_option, question_options
 from aqnet.cli.times import parse_leads, parse_utc
 from aqnet.errors import ParameterError, explain
 
@@ -33,17 +34,11 @@ def _processes() -> tuple[int, int, int]:
 @click.option("--out", type=_PATH, required=True, metavar="STORE", help="Folder NAME.zarr.")
 @click.option("--baseline", type=click.Choice(["persistence", "climatology", "damped_persistence"]),
               help="Forecast by this rule instead of a checkpoint.")  # fmt: skip
-@click.option("--manifest", help="Name or file; default that of the checkpoint's training.")
-@click.option("--folder", type=_PATH, help="Folder of the yearly stores.")
-@click.option("--store", type=_PATH, help="Analysis of the stations (manifests of stations).")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]),
-              help="Init times of this split of the manifest.")  # fmt: skip
-@click.option("--from", "first", metavar="UTC", help="First init time: 2018-01-01T00.")
-@click.option("--to", "last", metavar="UTC", help="Last init time, inclusive.")
+@question_options("init")
 @click.option("--every", type=int, default=1, show_default=True, help="Hours between init times.")
 @click.option("--leads", metavar="HOURS", help="12,24,48,96 or 1:120; default the model's.")
 @click.option("--name", help="How tables and figures call it; default the run or the rule.")
-@click.option("--device", default="cpu", show_default=True, help="Of torch: cpu, cuda.")
+@device_option
 @click.option("--threads", type=int, default=1, show_default=True,
               help="Threads of a process; last bits depend on it, on processes never.")  # fmt: skip
 @click.option(

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aqnet.cli.console import assignments_option, files_option
+from aqnet.cli.options import (
+    account_option,
+    assignments_option,
+    files_option,
+    settings_option,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from aqnet.jobs.submission import Submission
@@ -24,9 +30,8 @@ _OPTIONS = (
                  help="Processes, one for each GPU (LUMI: GCD)."),
     assignments_option,
     files_option,
-    click.option("--account", help="Project to bill; the same as --set account=..."),
-    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-                 help="Set a setting of the profile, such as partition or time; repeatable."),
+    account_option,
+    settings_option,
     click.option("--rehearsal", is_flag=True, help="The same on 2 nodes at most, 15 minutes."),
     click.option("--then-evaluate", is_flag=True, help="Evaluate when the job has ended well."),
 )  # fmt: skip
@@ -41,9 +46,7 @@ def job_options(command: Callable) -> Callable:
 
         return command(settings=parse_settings(settings, account), **others)
 
-    for option in reversed(_OPTIONS):
-        with_settings = option(with_settings)
-    return with_settings
+    return with_options(*_OPTIONS)(with_settings)
 
 
 def check_first(submission: Submission, samples: int = 100, queue: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqnet.cli.console import Progress, command_line
+from aqnet.cli.options import folder_option, recorded_option
 from aqnet.cli.truth import grid_manifest, open_truth
 from aqnet.errors import ParameterError, explain
 
@@ -27,9 +28,8 @@ OUT = {"type": _PATH, "required": True, "metavar": "FOLDER"}
 @click.option("--out", **OUT, help="Is made: results.json and pictures.")
 @click.option("--budget/--no-budget", default=True, help="Mass budget, and the truth beside.")
 @click.option("--manifest", help="Of the truth; default that of the store's data.")
-@click.option("--folder", type=_PATH, help="Folder of the yearly stores.")
-@click.option("--recorded/--unrecorded", default=True,
-              help="Compare the truth with the record of its manifest, or not.")  # fmt: skip
+@folder_option
+@recorded_option
 @click.option("--box", "boxes", multiple=True, metavar="NAME=S,W,N,E",
               help="Region of the budget beside those of China [degrees]; repeatable.")  # fmt: skip
 @click.option("--pollutants", metavar="NAMES", help="Of the budget: pm25,o3; default all.")
@@ -52,7 +52,7 @@ def physics(
     aqnet physics forecast.zarr --out physics
     aqnet physics forecast.zarr --out physics --box "hebei=36,114,41,119" --inits 200
     """
-    from aqnet.verification.physics.results import write_checks
+    from aqnet.verification.physics.check_results import write_checks
     from aqnet.verification.provenance import score_record, truth_record
     from aqnet.verification.store.reader import open_forecast_store
 

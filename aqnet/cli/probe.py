@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqnet.cli.console import Progress, command_line
+from aqnet.cli.options import device_option, question_options
 from aqnet.cli.physics import OUT, numbers_of
 from aqnet.cli.times import parse_leads, parse_utc
 from aqnet.cli.truth import grid_manifest
@@ -16,8 +17,8 @@ from aqnet.errors import ParameterError, explain
 if TYPE_CHECKING:
     from aqnet.data.splits import Split
     from aqnet.training.checkpoint import LoadedForecaster
+    from aqnet.verification.physics.probe_results import ProbeSettings
     from aqnet.verification.physics.probes import Place
-    from aqnet.verification.physics.results import ProbeSettings
 
 __all__ = ["probe"]
 
@@ -39,17 +40,11 @@ _PATH = click.Path(path_type=Path)
               default=("source", "wind"), show_default=True, help="Repeatable.")  # fmt: skip
 @click.option("--pollutants", default="pm25", show_default=True, metavar="NAMES",
               help="pm25,co")  # fmt: skip
-@click.option("--manifest", help="Name or file; default that of the checkpoint's training.")
-@click.option("--folder", type=_PATH, help="Folder of the yearly stores.")
-@click.option("--store", type=_PATH, help="Analysis of the stations (checkpoints for stations).")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]),
-              help="Init times of this split of the manifest.")  # fmt: skip
-@click.option("--from", "first", metavar="UTC", help="First init time: 2018-01-01T00.")
-@click.option("--to", "last", metavar="UTC", help="Last valid time, inclusive.")
+@question_options("valid")
 @click.option("--leads", metavar="HOURS", help="Default the model's.")
 @click.option("--inits", type=click.IntRange(min=3), default=24, show_default=True,
               help="Init times, evenly chosen and at least a day apart.")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, help="Of torch: cpu, cuda.")
+@device_option
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of torch.")
 def probe(checkpoint: Path, out: Path, device: str, threads: int, **asked) -> None:
     """Ask CHECKPOINT what would be if the wind turned, a source were gone, a ridge stood elsewhere.
@@ -83,9 +78,9 @@ def _check_probe(asked: dict) -> None:
     from aqnet.verification.physics.probe_runs import positions
 
     positions(asked["pollutants"].split(","))
-    for option, count in (("source", 2), ("receptor", 2)):
+    for option in ("source", "receptor"):
         if asked[option] is not None:
-            numbers_of(asked[option], count, f"--{option}", "38.5,115.5")
+            numbers_of(asked[option], 2, f"--{option}", "38.5,115.5")
     if "ridge" in asked["probes"] and asked["receptor"] is None:
         raise ParameterError(
             explain("the ridge probe needs a receptor", expected="--receptor LAT,LON", found="none",
@@ -103,7 +98,7 @@ def _probe_fields(
 ) -> dict:
     from aqnet.data.training_data import open_training_data
     from aqnet.verification.physics.probe_models import GridForecasts, scene_of
-    from aqnet.verification.physics.results import write_probes
+    from aqnet.verification.physics.probe_results import write_probes
     from aqnet.verification.provenance import truth_record
 
     settings = _settings(asked)
@@ -152,8 +147,8 @@ def _probe_stations(loaded: LoadedForecaster, path: Path, out: Path, asked: dict
 
 
 def _settings(asked: dict) -> ProbeSettings:
+    from aqnet.verification.physics.probe_results import ProbeSettings
     from aqnet.verification.physics.probes import Ridge
-    from aqnet.verification.physics.results import ProbeSettings
 
     if asked["source"] is None:
         raise ParameterError(

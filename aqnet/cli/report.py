@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqnet.cli.console import Progress
+from aqnet.cli.options import folder_option, recorded_option
 from aqnet.errors import ParameterError, explain
 
 if TYPE_CHECKING:
@@ -30,9 +31,8 @@ _BESIDE = ("store", "truth", "folder", "recorded", "stations")
 @click.option("--group", default="all", show_default=True, help="Places of scorecards and figures.")
 @click.option("--store", type=_PATH, help="Store of the first board: maps, film, episodes.")
 @click.option("--truth", metavar="MANIFEST", help="Of the yearly stores, for maps and films.")
-@click.option("--folder", type=_PATH, help="Folder of the yearly stores.")
-@click.option("--recorded/--unrecorded", default=True,
-              help="Compare the truth with the record of its manifest, or not.")  # fmt: skip
+@folder_option
+@recorded_option
 @click.option("--stations", type=_PATH, metavar="FOLDER",
               help="stations.csv and observations*.csv, for an episode there.")  # fmt: skip
 @click.option("--from", "first", metavar="UTC", help="First valid time of it: 2016-12-15T16.")

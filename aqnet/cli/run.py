@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from aqnet.cli.console import assignments_option, echo, files_option, need_lab
+from aqnet.cli.console import echo, need_lab
+from aqnet.cli.options import assignments_option, files_option
 
 __all__ = ["params", "run"]
 
@@ -50,7 +51,8 @@ def run(
 @click.argument("notebook", type=click.Path(path_type=Path))
 def params(notebook: Path) -> None:
     """Show the parameters of NOTEBOOK: name, type, unit, range, default, help."""
-    from aqnet.jobs.parameters import parse_parameters, render
+    from aqnet.jobs.parameter_cell import parse_parameters
+    from aqnet.jobs.parameter_types import render
 
     for parameter in parse_parameters(notebook):
         click.echo(f"{parameter.name} = {render(parameter.default)}")

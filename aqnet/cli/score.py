@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aqnet.cli.console import Progress, command_line
+from aqnet.cli.options import folder_option, recorded_option
 from aqnet.cli.score_days import DayChoice, day_coverage, day_options
 from aqnet.cli.score_stations import StationChoice, station_coverage, station_options
 from aqnet.cli.times import parse_leads
@@ -35,7 +36,7 @@ _AXES = ("lead_h", "lead_day", "season", "hour", "pollutant", "group", "sun")
 @click.argument("stores", type=_PATH, nargs=-1, required=True, metavar="STORE...")
 @click.option("--manifest", help="Of the truth: name or file. With --stations: of the training "
               "period of baselines, of heights and regions.")  # fmt: skip
-@click.option("--folder", type=_PATH, help="Folder of the yearly stores.")
+@folder_option
 @click.option("--out", type=_PATH, required=True, metavar="FILE", help="Scoreboard, NAME.npz.")
 @click.option("--baseline", "baselines", multiple=True, type=click.Choice(_BASELINES),
               help="Beside the stores; repeatable. Default persistence; with --stations and "
@@ -44,8 +45,7 @@ _AXES = ("lead_h", "lead_day", "season", "hour", "pollutant", "group", "sun")
 @click.option("--pollutants", metavar="NAMES", help="pm25,o3; default those of the stores.")
 @click.option("--climatology/--no-climatology", default=False,
               help="Anomaly correlations, by recorded statistics of the manifest.")  # fmt: skip
-@click.option("--recorded/--unrecorded", default=True,
-              help="Compare the truth with the record of its manifest, or not.")  # fmt: skip
+@recorded_option
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes.")  # fmt: skip
 @day_options

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from aqnet.cli.options import with_options
 from aqnet.errors import ParameterError, explain
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def day_options(command: Callable) -> Callable:
             )  # fmt: skip
         return command(day_choice=DayChoice(edition, composite, products), **others)
 
-    for option in reversed((
+    return with_options(
         click.option("--days", is_flag=True, help="Daily products of hourly forecasts: means, 8 h "
                      "ozone, exceedances, AQI, on Beijing days."),
         click.option("--edition", metavar="NAME", help="Of the standards: 2012 (data of 2013 to "
@@ -72,9 +73,7 @@ def day_options(command: Callable) -> Callable:
                      "fixed time before; labelled so, without AQI."),
         click.option("--product", "products", multiple=True, metavar="NAME",
                      help='Such as "PM2.5 24 h mean"; repeatable, default all.'),
-    )):  # fmt: skip
-        chosen = option(chosen)
-    return chosen
+    )(chosen)  # fmt: skip
 
 
 def day_coverage(board: Scoreboard) -> str:

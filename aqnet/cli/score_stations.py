@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from aqnet.cli.options import with_options
 from aqnet.errors import ParameterError, explain
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def station_options(command: Callable) -> Callable:
                                invalid or "refuse")  # fmt: skip
         return command(station_choice=choice, **others)
 
-    for option in reversed((
+    return with_options(
         click.option("--stations", type=_PATH, metavar="FOLDER", help="Score at the stations of "
                      "stations.csv and observations*.csv, each weighing the same."),
         click.option("--sampling", type=click.Choice(["nearest", "bilinear"]),
@@ -143,9 +144,7 @@ def station_options(command: Callable) -> Callable:
                      "values, series without a climatology; default refuse."),
         click.option("--invalid", type=click.Choice(["refuse", "missing"]),
                      help="Observations outside their valid range; default refuse."),
-    )):  # fmt: skip
-        chosen = option(chosen)
-    return chosen
+    )(chosen)  # fmt: skip
 
 
 def station_coverage(board: Scoreboard) -> str:

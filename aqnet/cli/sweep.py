@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from aqnet.cli.console import echo, need_lab, sigterm_like_ctrl_c
+from aqnet.cli.options import account_option, settings_option, with_options
 from aqnet.errors import ParameterError, RunError, explain
 
 if TYPE_CHECKING:
@@ -32,28 +33,23 @@ def sweep() -> None:
     """
 
 
-def _where(command: Callable) -> Callable:
-    """Options that say where and how points run."""
-    options = (
-        click.option(
-            "--parallel", type=click.IntRange(1), metavar="N",
-            help="Points at a time: here 1 by default, on a cluster as many as there is room for.",
-        ),
-        click.option("--by", type=click.Choice(["papermill", "script"]),
-                     help="Here: in a kernel (the default), or as the compiled script."),
-        click.option("--profile", metavar="NAME|FILE",
-                     help="As arrays of SLURM jobs; a profile in slurm/, or a file."),
-        click.option("--gpus", type=click.IntRange(1), default=1, show_default=True,
-                     help="With --profile: processes of each point."),
-        click.option("--account", help="The same as --set account=..."),
-        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-                     help="Set a setting of the profile; repeatable."),
-        click.option("--no-wait", is_flag=True,
-                     help="With --profile: submit what there is room for, and do not wait."),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+# where and how points run
+_where = with_options(
+    click.option(
+        "--parallel", type=click.IntRange(1), metavar="N",
+        help="Points at a time: here 1 by default, on a cluster as many as there is room for.",
+    ),
+    click.option("--by", type=click.Choice(["papermill", "script"]),
+                 help="Here: in a kernel (the default), or as the compiled script."),
+    click.option("--profile", metavar="NAME|FILE",
+                 help="As arrays of SLURM jobs; a profile in slurm/, or a file."),
+    click.option("--gpus", type=click.IntRange(1), default=1, show_default=True,
+                 help="With --profile: processes of each point."),
+    account_option,
+    settings_option,
+    click.option("--no-wait", is_flag=True,
+                 help="With --profile: submit what there is room for, and do not wait."),
+)  # fmt: skip
 
 
 @sweep.command()
@@ -62,8 +58,8 @@ def _where(command: Callable) -> Callable:
 @_where
 def run(file: Path, dry_run: bool, **where: object) -> None:
     """Run the sweep that FILE defines, or do what is missing of it."""
+    from aqnet.jobs.sweeps.begin import define_sweep, find_sweep
     from aqnet.jobs.sweeps.definition import load_definition
-    from aqnet.jobs.sweeps.folder import define_sweep, find_sweep
     from aqnet.jobs.sweeps.points import plan_sweep
 
     plan, cluster = plan_sweep(load_definition(file)), _checked(**where)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from aqnet.cli.options import with_options
 from aqnet.grid import GRIDS
 
 __all__ = ["terrain"]
 
-_OPTIONS = (
+_factors_options = with_options(
     click.option(
         "--grid", "grid_name", type=click.Choice(sorted(GRIDS)), default="china",
         show_default=True, help="Name of the grid.",
@@ -31,12 +31,6 @@ _OPTIONS = (
     click.option("--file", "path", type=click.Path(path_type=Path),
                  help="File (default: data/terrain/GRID-pPATCH-rRANK.safetensors)."),
 )  # fmt: skip
-
-
-def _with_options(command: Callable) -> Callable:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def _years(manifest: str, folder: Path | None):
@@ -81,7 +75,7 @@ def terrain() -> None:
 
 
 @terrain.command()
-@_with_options
+@_factors_options
 def build(path: Path | None, **options) -> None:
     """Compute the factors of a grid; an existing file is replaced at once or not at all."""
     import time

@@ -13,20 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .normalisation import Normaliser, constant_scaling, target_channels
+from .device_normaliser import DeviceNormaliser
+from .future_weather import WEATHER, check_weather, weather_provenance
 from .splits import Split, init_times
 from .transfer import PooledSamples
 from .years.reader import YearSet
 from ..errors import LeadTimeError, SampleError, explain
 from ..io import sha256_json
-from ..variables import DYNAMIC, STATIC, TARGETS, VARIABLES
+from ..variables import DYNAMIC, TARGETS
 
 # %% auto #0
-__all__ = ['MAX_LEAD_H', 'WEATHER', 'SampleIndex', 'sample_index', 'weather_provenance', 'FieldSamples', 'unpack', 'whole_batch',
-           'field_loader', 'DeviceNormaliser']
+__all__ = ['MAX_LEAD_H', 'SampleIndex', 'sample_index', 'FieldSamples', 'unpack', 'whole_batch', 'field_loader']
 
 # %% ../../nbs/15_batches.ipynb #361ed6a0
 __all__ = ["MAX_LEAD_H", "WEATHER", "DeviceNormaliser", "FieldSamples", "SampleIndex",
@@ -34,7 +33,6 @@ __all__ = ["MAX_LEAD_H", "WEATHER", "DeviceNormaliser", "FieldSamples", "SampleI
 
 # %% ../../nbs/15_batches.ipynb #8e1c1714
 MAX_LEAD_H = 120
-WEATHER = tuple(n for n in DYNAMIC if not VARIABLES[n].is_target)  # u, v, temp, rh, psfc
 
 
 def _whole_hours(values: Sequence[int], first: int, last: float) -> bool:
@@ -69,7 +67,7 @@ class SampleIndex:
     targets: np.ndarray
     weather: np.ndarray | None
 
-
+# %% ../../nbs/15_batches.ipynb #26b20d05
 def _rows_at(years: YearSet, times: np.ndarray) -> np.ndarray:
     """Rows of the years at any array of times; -1 where there is none."""
     rows = np.searchsorted(years.times, times).clip(max=len(years.times) - 1)
@@ -80,6 +78,14 @@ def _known(years: YearSet, rows: np.ndarray, names: tuple[str, ...]) -> np.ndarr
     """Whether the row exists and has values of all of `names`; shape of `rows`."""
     channels = [DYNAMIC.index(name) for name in names]
     return (rows >= 0) & years.valid[:, channels].all(axis=1)[rows]
+
+
+def _samples_of(usable: np.ndarray, one_lead: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Places in `usable` (times, leads): times (M, 1) and leads (M or 1, L) of the samples."""
+    if one_lead:
+        at, lead = np.nonzero(usable)
+        return at[:, None], lead[:, None]
+    return np.flatnonzero(usable.all(axis=1))[:, None], np.arange(usable.shape[1])[None]
 
 # %% ../../nbs/15_batches.ipynb #e30c012a
 def sample_index(years: YearSet, split: Split, lead_times_h: Sequence[int],
@@ -101,28 +107,10 @@ def sample_index(years: YearSet, split: Split, lead_times_h: Sequence[int],
     required = tuple(name for name in DYNAMIC if name not in optional_inputs)
     usable = _known(years, targets, TARGETS) & _known(years, inputs, required).all(1)[:, None]
     usable &= True if ahead is None else _known(weather, ahead, WEATHER)
-    if not one_lead:
-        usable = usable.all(axis=1, keepdims=True)
-    at, lead = (place[:, None] for place in np.nonzero(usable))
-    if not one_lead:
-        lead = np.arange(len(leads))[None]
-    leads_h = np.broadcast_to(leads[lead], (len(at), lead.shape[1]))
-    return SampleIndex(times[at[:, 0], 0], leads_h, inputs[at[:, 0]], targets[at, lead],
+    at, lead = _samples_of(usable, one_lead)
+    return SampleIndex(times[at[:, 0], 0], np.broadcast_to(leads[lead], (len(at), lead.shape[1])),
+                       inputs[at[:, 0]], targets[at, lead],
                        None if ahead is None else ahead[at, lead])
-
-# %% ../../nbs/15_batches.ipynb #8b74de7b
-def weather_provenance(years: YearSet, weather: YearSet | None) -> str:
-    """What weather at the valid time is, to be stamped on whatever is made with it.
-
-    "none"; "forecast weather: TITLE" for stores whose recipe says `weather_kind: forecast` in its
-    settings; for all others "perfect weather: TITLE", for nobody knew it at the init time.
-    """
-    if weather is None:
-        return "none"
-    kinds = {s.attributes["recipe"].get("settings", {}).get("weather_kind") for s in weather.stores}
-    forecast = kinds == {"forecast"} and weather.digest != years.digest
-    kind = "forecast weather" if forecast else "perfect weather"
-    return f"{kind}: {'; '.join(store.attributes['title'] for store in weather.stores)}"
 
 # %% ../../nbs/15_batches.ipynb #ed3eadde
 def _check_history_fits(split: Split, history_h: int) -> None:
@@ -131,15 +119,6 @@ def _check_history_fits(split: Split, history_h: int) -> None:
         raise SampleError(explain(
             f"the history is longer than the split {split.name}", expected=f"less than {hours} h",
             found=f"{history_h} h", remedy="choose a shorter history, or a longer period"))
-
-
-def _check_weather(years: YearSet, weather: YearSet) -> None:
-    same = (weather.grid.digest == years.grid.digest, np.array_equal(weather.mask, years.mask))
-    if not all(same):
-        raise SampleError(explain(
-            "the weather does not fit the fields", expected=f"grid {years.grid.name} and its mask",
-            found=f"grid {weather.grid.name}; same grid: {same[0]}, same mask: {same[1]}",
-            remedy="bring the weather onto the grid and mask of the fields"))
 
 
 def _check_not_empty(index: SampleIndex, years: YearSet, split: Split) -> None:
@@ -151,119 +130,7 @@ def _check_not_empty(index: SampleIndex, years: YearSet, split: Split) -> None:
             f"{years.times[-1]}; in the split {int(split.contains(years.times).sum())} hours",
             remedy="open the years of the split, or choose shorter leads and history"))
 
-# %% ../../nbs/15_batches.ipynb #9d23c898
-class _Batches(Dataset):
-    """Batches from `years`, `index`, `cells`, `future_weather`, `provenance`."""
-
-    def __len__(self) -> int:
-        return len(self.index.times)
-
-    def __getitem__(self, number: int) -> dict:
-        batch = self.__getitems__([number])
-        return {k: v[0] if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-
-    def __getitems__(self, numbers: Sequence[int]) -> dict:
-        """A batch at once; see `batch`. A DataLoader needs `collate_fn=whole_batch`."""
-        return self.batch(numbers, lambda name, *shape: torch.empty(shape))
-
-    @property
-    def numbers(self) -> int:
-        """float32 numbers of a sample."""
-        parts = self._parts(np.array([0]))
-        return len(self.cells) * sum(rows.size * len(names) for _, _, rows, names in parts)
-
-    def _parts(self, at: np.ndarray) -> list[tuple]:
-        """Name, years, rows (B, K) and variables of the fields of a batch."""
-        index = self.index
-        parts = [("inputs", self.years, index.inputs[at], DYNAMIC),
-                 ("targets", self.years, index.targets[at], TARGETS)]
-        if index.weather is not None:
-            parts.append(("weather", self.future_weather, index.weather[at], WEATHER))
-        return parts
-
-# %% ../../nbs/15_batches.ipynb #54f0ec48
-class _Reading(_Batches):
-    def batch(self, numbers: Sequence[int], new: Callable[..., torch.Tensor]) -> dict:
-        """B samples with K input hours, L leads and N active cells.
-
-        Parameters
-        ----------
-        numbers : (B,) int
-            Samples.
-        new : callable
-            ``new(name, *shape)`` gives the float32 tensor for a field.
-
-        Returns
-        -------
-        dict
-            hours (B,) int64, init times in hours since 1970 UTC; leads_h (B, L) int64;
-            inputs (B, K, 11, N), targets (B, L, 6, N), with future weather weather (B, L, 5, N):
-            float32, units of `aqnet.variables`, NaN where unknown; provenance: str.
-
-        Raises
-        ------
-        StoreError
-            A chunk is damaged or lost; names store and hour.
-        """
-        at, index = np.asarray(numbers, dtype=np.int64), self.index
-        batch = {"hours": torch.from_numpy(index.times[at].astype(np.int64)),
-                 "leads_h": torch.from_numpy(np.ascontiguousarray(index.leads_h[at]))}
-        parts = self._parts(at)
-        for name, _, rows, variables in parts:
-            batch[name] = new(name, *rows.shape, len(variables), len(self.cells))
-        for years in {id(part[1]): part[1] for part in parts}.values():
-            _fill(years, self.cells, [(batch[name].numpy(), rows, variables)
-                                      for name, own, rows, variables in parts if own is years])
-        return batch | {"provenance": self.provenance}
-
-# %% ../../nbs/15_batches.ipynb #0b4c8971
-class FieldSamples(_Reading):
-    """Samples of a split of yearly stores, in physical units, NaN where unknown.
-
-    Parameters
-    ----------
-    years : YearSet
-    split : Split
-        Holds every hour of every sample.
-    lead_times_h, history_h : sequence of int
-        Increasing whole hours: leads 1 to 120; hours back whose fields are given, 0 first.
-    future_weather : YearSet, optional
-        Give WEATHER at the valid times, from these stores; see `weather_provenance`.
-    one_lead : bool
-        One lead a sample, over all pairs (t, lead), instead of all leads in each.
-    optional_inputs : sequence of str
-        Variables that an input hour may lack; its values are then NaN everywhere.
-
-    Attributes
-    ----------
-    index : SampleIndex, M samples
-    cells : (N,) int64, active cells: positions in the flattened grid
-    provenance : str, see `weather_provenance`
-    digest : str, SHA-256 of stores, split and settings
-
-    Raises
-    ------
-    LeadTimeError
-        Bad lead times, or the split is too short for them.
-    SampleError
-        Bad history, weather of another grid, or no sample is left.
-    """
-
-    def __init__(self, years: YearSet, split: Split, lead_times_h: Sequence[int],
-                 history_h: Sequence[int] = (0,), future_weather: YearSet | None = None,
-                 one_lead: bool = False, optional_inputs: Sequence[str] = ()) -> None:
-        self.years, self.future_weather = years, future_weather
-        self.lead_times_h, self.history_h = tuple(lead_times_h), tuple(history_h)
-        if future_weather is not None:
-            _check_weather(years, future_weather)
-        self.index = sample_index(years, split, lead_times_h, history_h, one_lead, future_weather,
-                                  optional_inputs)
-        _check_not_empty(self.index, years, split)
-        self.cells = np.flatnonzero(years.mask)
-        self.provenance = weather_provenance(years, future_weather)
-        self.digest = _digest_of(self, split, one_lead, optional_inputs)
-
-# %% ../../nbs/15_batches.ipynb #db77b85b
+# %% ../../nbs/15_batches.ipynb #d335148c
 def _fill(years: YearSet, cells: np.ndarray, parts: list) -> None:
     """Read each hour once, copy its variables to all places; arrays (B, K, V, N), rows (B, K)."""
     places = defaultdict(list)
@@ -278,6 +145,88 @@ def _fill(years: YearSet, cells: np.ndarray, parts: list) -> None:
         for target, channels in places[row]:
             for place, channel in enumerate(channels):
                 np.take(hour[channel], cells, out=target[place], mode="clip")  # clip: no buffer
+
+# %% ../../nbs/15_batches.ipynb #9d23c898
+def _fields(samples: _Reading, at: np.ndarray) -> list[tuple]:
+    """Name, years, rows (B, K) and variables of the fields of a batch."""
+    index = samples.index
+    fields = [("inputs", samples.years, index.inputs[at], DYNAMIC),
+              ("targets", samples.years, index.targets[at], TARGETS)]
+    if index.weather is not None:
+        fields.append(("weather", samples.future_weather, index.weather[at], WEATHER))
+    return fields
+
+# %% ../../nbs/15_batches.ipynb #54f0ec48
+class _Reading(Dataset):
+    def batch(self, numbers: Sequence[int], new: Callable[..., torch.Tensor]) -> dict:
+        """Samples `numbers` (B,), with K input hours, L leads and N active cells.
+
+        `new(name, *shape)` gives the float32 tensor for a field; StoreError names store and hour
+        of a chunk that is damaged or lost.
+
+        Returns
+        -------
+        dict
+            hours (B,) int64, init times in hours since 1970 UTC; leads_h (B, L) int64;
+            inputs (B, K, 11, N), targets (B, L, 6, N), with future weather weather (B, L, 5, N):
+            float32, units of `aqnet.variables`, NaN where unknown; provenance: str.
+        """
+        at, index = np.asarray(numbers, dtype=np.int64), self.index
+        batch = {"hours": torch.from_numpy(index.times[at].astype(np.int64)),
+                 "leads_h": torch.from_numpy(np.ascontiguousarray(index.leads_h[at]))}
+        fields = _fields(self, at)
+        for name, _, rows, variables in fields:
+            batch[name] = new(name, *rows.shape, len(variables), len(self.cells))
+        for years in {id(field[1]): field[1] for field in fields}.values():
+            _fill(years, self.cells, [(batch[name].numpy(), rows, variables)
+                                      for name, own, rows, variables in fields if own is years])
+        return batch | {"provenance": self.provenance}
+
+# %% ../../nbs/15_batches.ipynb #2b1b08c8
+class _Batches(_Reading):
+    """What a DataLoader asks for; batches need `collate_fn=whole_batch`."""
+
+    def __len__(self) -> int:
+        return len(self.index.times)
+
+    def __getitem__(self, number: int) -> dict:
+        batch = self.__getitems__([number])
+        return {k: v[0] if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+    def __getitems__(self, numbers: Sequence[int]) -> dict:
+        """A batch at once; see `batch`."""
+        return self.batch(numbers, lambda name, *shape: torch.empty(shape))
+
+    @property
+    def numbers(self) -> int:
+        """float32 numbers of a sample."""
+        fields = _fields(self, np.array([0]))
+        return len(self.cells) * sum(rows.size * len(names) for _, _, rows, names in fields)
+
+# %% ../../nbs/15_batches.ipynb #0b4c8971
+class FieldSamples(_Batches):
+    """Samples of a split of yearly stores, in physical units, NaN where unknown.
+
+    lead_times_h (1 to 120) and history_h (back from t, 0 first) are increasing whole hours;
+    future_weather gives WEATHER at the valid times; with one_lead each pair (t, lead) is a sample,
+    else each t; optional_inputs are variables that an input hour may lack, NaN then.
+    LeadTimeError or SampleError: hours or weather that do not fit, or no sample is left.
+    Attributes: index (SampleIndex of M samples), cells ((N,) int64, the active ones, positions in
+    the flattened grid), provenance, digest (SHA-256 of stores, split and settings).
+    """
+
+    def __init__(self, years: YearSet, split: Split, lead_times_h: Sequence[int],
+                 history_h: Sequence[int] = (0,), future_weather: YearSet | None = None,
+                 one_lead: bool = False, optional_inputs: Sequence[str] = ()) -> None:
+        self.years, self.future_weather = years, future_weather
+        self.lead_times_h, self.history_h = tuple(lead_times_h), tuple(history_h)
+        check_weather(years, future_weather)
+        self.index = sample_index(years, split, lead_times_h, history_h, one_lead, future_weather,
+                                  optional_inputs)
+        _check_not_empty(self.index, years, split)
+        self.cells = np.flatnonzero(years.mask)
+        self.provenance = weather_provenance(years, future_weather)
+        self.digest = _digest_of(self, split, one_lead, optional_inputs)
 
 # %% ../../nbs/15_batches.ipynb #bd0728cd
 def _digest_of(samples: FieldSamples, split: Split, one_lead: bool,
@@ -319,90 +268,3 @@ def field_loader(samples: FieldSamples, sampler: Sampler, batch_size: int, worke
     return DataLoader(pooled, batch_size, num_workers=workers, persistent_workers=True,
                       prefetch_factor=prefetch, **options,
                       multiprocessing_context=multiprocessing.get_context(start_method))
-
-# %% ../../nbs/15_batches.ipynb #71596f02
-class _Buffers(nn.Module):
-    """Mask, scaled static fields and statistics, where the model is."""
-
-    def __init__(self, normaliser: Normaliser, static: np.ndarray, mask: np.ndarray,
-                 history_h: Sequence[int] = (0,)) -> None:
-        super().__init__()
-        self.shape = mask.shape
-        mean, spread = constant_scaling(normaliser)
-        fixed = (static[:, mask] - normaliser.static_mean[:, None])
-        fixed /= normaliser.static_spread[:, None]
-        at = target_channels()
-        arrays = {"mean": mean[:, None], "spread": spread[:, None], "static": fixed,
-                  "target_mean": mean[at, None], "target_spread": spread[at, None]}
-        for name, values in arrays.items():
-            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
-        self.register_buffer("cells", torch.from_numpy(np.flatnonzero(mask)))
-        dynamic = [n if h == 0 else f"{n}_{h}h_ago" for h in history_h for n in DYNAMIC]
-        self.channels = (*dynamic, *STATIC, "known")
-
-    def on_grid(self, values: torch.Tensor, outside: float = 0.0) -> torch.Tensor:
-        """Active cells (..., N) onto the grid (..., H, W)."""
-        fields = values.new_full((*values.shape[:-1], math.prod(self.shape)), outside)
-        return fields.index_copy_(-1, self.cells, values).unflatten(-1, self.shape)
-
-# %% ../../nbs/15_batches.ipynb #b6bc3af3
-class _Scaling(_Buffers):
-    def forward(self, batch: dict) -> dict:
-        """Normalised inputs, targets and weights; the rest of the batch as it is.
-
-        Returns
-        -------
-        dict
-            inputs (B, C, H, W): z of the dynamic variables of each history hour, of the static
-            ones, and 1 where every one of them is known; targets (B, L, 6, H, W): z; weights: 1
-            where the target is known, else 0; weather (B, L, 5, H, W). Of targets and weather
-            only what is in the batch; everything is exactly 0 where it is masked or unknown.
-        """
-        fields = torch.cat([_z(batch["inputs"], self.mean, self.spread).flatten(1, 2),
-                            self.static.expand(len(batch["inputs"]), -1, -1)], dim=1)
-        known = torch.isfinite(fields).all(dim=1, keepdim=True).to(fields.dtype)
-        out = {"inputs": self.on_grid(torch.cat([_zero_unknown(fields), known], dim=1))}
-        if "targets" in batch:
-            target = _z(batch["targets"], self.target_mean, self.target_spread)
-            out["targets"] = self.on_grid(_zero_unknown(target))
-            out["weights"] = self.on_grid(torch.isfinite(target).to(target.dtype))
-        if "weather" in batch:
-            n = len(WEATHER)  # the first dynamic variables
-            ahead = _z(batch["weather"], self.mean[:n], self.spread[:n])
-            out["weather"] = self.on_grid(_zero_unknown(ahead))
-        return batch | out
-
-# %% ../../nbs/15_batches.ipynb #016e1bcd
-class DeviceNormaliser(_Scaling):
-    """Batches of `FieldSamples` as a model wants them, computed where this module is.
-
-    Parameters
-    ----------
-    normaliser : Normaliser
-        With a constant reference for each variable.
-    static : (4, H, W), order STATIC
-    mask : (H, W) bool
-    history_h : sequence of int
-        That of the samples; only names the `channels` of the inputs.
-
-    Raises
-    ------
-    DataError
-        The normaliser's reference is not a constant.
-    """
-
-    def physical(self, targets: torch.Tensor) -> torch.Tensor:
-        """Inverse for targets (..., 6, H, W): ug/m3, NaN outside the mask."""
-        packed = targets.flatten(-2)[..., self.cells]
-        return self.on_grid(packed * self.target_spread + self.target_mean, outside=math.nan)
-
-# %% ../../nbs/15_batches.ipynb #df76397e
-def _z(values: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
-    return (values - mean) / spread
-
-
-def _zero_unknown(z: torch.Tensor) -> torch.Tensor:
-    return torch.where(torch.isfinite(z), z, torch.zeros_like(z))
-
-
-assert DYNAMIC[:len(WEATHER)] == WEATHER  # relied upon above

@@ -6,163 +6,39 @@ and with two processes; a plain xarray loader beside them.
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
-import xarray as xr
-import zarr
-from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from aqnet.data.batches import FieldSamples, field_loader
-from aqnet.data.normalisation import reference_constants
+from aqnet.data.bench_readers import (
+    START_METHOD,
+    PlainXarray,
+    WatchedSamples,
+    consume,
+    peak_mb,
+    plain_copy,
+    raw_readers,
+)
 from aqnet.data.order import seeded_order
 from aqnet.data.splits import Split
 from aqnet.data.years.reader import YearSet
-from aqnet.errors import RunError, SampleError, explain
-from aqnet.variables import DYNAMIC, TARGETS
+from aqnet.errors import SampleError, explain
+from aqnet.progress import Progress, silent
 
 __all__ = ["LoaderBench", "bench_loader", "copy_speed_gb_s", "report"]
 
-START_METHOD = "forkserver"  # a fork of this process would share its open stores and memory
 PROCESSES = (1, 2)
 XARRAY_SAMPLES = 8
 _COPY_BYTES = 2**26
 _HOUR = np.timedelta64(1, "h")
-
-
-# ---- raw reads
-
-
-def _peak_mb() -> float:
-    """Largest resident memory of this process so far [MB]."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
-
-
-def _read_chunks(pipe, paths: list[Path], chunks: list[tuple[int, int]]) -> None:
-    """A raw reader's process: at each request read all chunks through zarr, one call each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
-    arrays = [zarr.open_array(path / "inputs", mode="r") for path in paths]
-    while pipe.recv():
-        begin = time.process_time()
-        for store, row in chunks:
-            arrays[store][row]
-        pipe.send((_peak_mb(), time.process_time() - begin))
-
-
-@contextmanager
-def _raw_readers(years: YearSet, batches: list[list[int]], n: int) -> Iterator[Callable]:
-    """A function that lets n processes read the chunks of all batches: largest peak, CPU time."""
-    context, pipes, processes = get_context(START_METHOD), [], []
-    paths = [store.path for store in years.stores]
-    for reader in range(n):
-        rows = [row for batch in batches[reader::n] for row in batch]
-        chunks = list(zip(*(part.tolist() for part in years.locate(np.array(rows))), strict=True))
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_read_chunks, args=(theirs, paths, chunks), daemon=True)
-        process.start()
-        theirs.close()
-        pipes.append(ours)
-        processes.append(process)
-
-    def read() -> tuple[float, float]:
-        try:
-            for pipe in pipes:
-                pipe.send(True)
-            peaks, seconds = zip(*(pipe.recv() for pipe in pipes), strict=True)
-        except (EOFError, OSError) as problem:
-            message = explain(
-                "a raw reader ended before it had read its chunks",
-                expected="a process that reads to the end",
-                found=f"exit codes {[process.exitcode for process in processes]}",
-                remedy="see its message above; check the memory that is free",
-            )
-            raise RunError(message) from problem
-        return max(peaks), sum(seconds)
-
-    try:
-        yield read
-    finally:
-        for pipe, process in zip(pipes, processes, strict=True):
-            if process.is_alive():
-                pipe.send(False)
-            process.join()
-
-
-# ---- loaders
-
-
-class _Watched(FieldSamples):
-    """Samples whose batches say how much memory and time their worker has needed so far."""
-
-    def batch(self, numbers: list[int], new: Callable) -> dict:
-        """A batch, with `worker`: process, peak memory [MB] and CPU time [s]."""
-        worker = os.getpid(), _peak_mb(), time.process_time()
-        return super().batch(numbers, new) | {"worker": worker}
-
-
-def _consume(loader: DataLoader, spent: dict[int, float]) -> tuple[float, float]:
-    """Take all batches: largest peak of a worker [MB], CPU time since the last pass [s]."""
-    peak, before = 0.0, dict(spent)
-    for batch in loader:
-        process, memory, seconds = batch["worker"]
-        peak, spent[process] = max(peak, memory), seconds
-    return peak, sum(spent[process] - before.get(process, 0.0) for process in spent)
-
-
-class _PlainXarray(Dataset):
-    """The loader of the reference system: `isel` per variable, normalise, resize, stack."""
-
-    def __init__(self, path: Path, leads: tuple[int, ...], shape: tuple[int, int]) -> None:
-        self.store = xr.open_zarr(path, chunks=None, consolidated=False)
-        self.leads, self.shape, scale = leads, shape, reference_constants()
-        self.scale = {n: (scale.mean[i], scale.spread[i]) for i, n in enumerate(DYNAMIC)}
-
-    def __len__(self) -> int:
-        return self.store.sizes["time"] - max(self.leads)
-
-    def _field(self, name: str, row: int) -> torch.Tensor:
-        mean, spread = self.scale[name]
-        values = torch.from_numpy(self.store[name].isel(time=row).values)
-        values = ((values - mean) / spread).float()[None, None]
-        return interpolate(values, size=self.shape, mode="bilinear", align_corners=False)[0, 0]
-
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = torch.stack([self._field(name, row) for name in DYNAMIC])
-        targets = [self._field(name, row + lead) for lead in self.leads for name in TARGETS]
-        return inputs, torch.stack(targets)
-
-
-def _plain_copy(years: YearSet, folder: Path, hours: int) -> Path:
-    """The first hours of a store, an array a variable and a chunk an hour, as xarray writes it."""
-    path = folder / "plain.zarr"
-    group = zarr.create_group(path)
-    shape, dimensions = (hours, *years.grid.shape), ("time", "lat", "lon")
-    for name in DYNAMIC:
-        group.create_array(
-            name, shape=shape, dtype="float32", chunks=(1, *shape[1:]), dimension_names=dimensions
-        )
-    for row in range(hours):
-        first = row % len(years.times)  # a short store comes again: only its speed matters
-        for name, values in zip(DYNAMIC, years.read(slice(first, first + 1))[0], strict=True):
-            group[name][row] = values
-    return path
-
-
-# ---- the measurement
 
 
 @dataclass
@@ -239,7 +115,7 @@ def bench_loader(
     leads: tuple[int, ...] = (12, 24, 48, 96),
     rounds: int = 3,
     seed: int = 0,
-    progress: Callable[[str, float], None] = lambda step, share: None,
+    progress: Progress = silent,
 ) -> LoaderBench:
     """Measure readers in turn, `rounds` times, after a round that is not counted.
 
@@ -254,7 +130,7 @@ def bench_loader(
         A chunk is damaged.
     """
     split = Split("all", years.times[0], years.times[-1] + _HOUR)
-    data = _Watched(years, split, leads)
+    data = WatchedSamples(years, split, leads)
     numbers = _chosen(len(data), samples, batch_size, seed)
     rows = np.concatenate([data.index.inputs, data.index.targets], axis=1)[numbers]
     batches = [np.unique(part).tolist() for part in np.split(rows, len(numbers) // batch_size)]
@@ -270,7 +146,7 @@ def bench_loader(
                          (number + place / len(passes)) / (rounds + 1))  # fmt: skip
                 _measure(bench, name, run, counted=number > 0)
             bench.copy_gb_s.append(copy_speed_gb_s())
-    bench.peaks_mb["this process"] = _peak_mb()
+    bench.peaks_mb["this process"] = peak_mb()
     progress("done", 1.0)
     return bench
 
@@ -298,13 +174,13 @@ def _passes(
     for n in PROCESSES:  # the loader first: it has a message for a damaged chunk
         loader = field_loader(data, numbers.tolist(), batch_size, n, START_METHOD)
         passes[_name("loader", n)] = lambda loader=loader, spent={}: (
-            hours, _consume(loader, spent))  # fmt: skip
-        read = stack.enter_context(_raw_readers(years, batches, n))
+            hours, consume(loader, spent))  # fmt: skip
+        read = stack.enter_context(raw_readers(years, batches, n))
         passes[_name("raw", n)] = lambda read=read: (hours, read())
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aqnet-bench-")))
     leads = data.lead_times_h
-    copy = _plain_copy(years, folder, max(leads) + XARRAY_SAMPLES)
-    plain = _PlainXarray(copy, leads, years.grid.shape)
+    copy = plain_copy(years, folder, max(leads) + XARRAY_SAMPLES)
+    plain = PlainXarray(copy, leads, years.grid.shape)
     chosen = seeded_order(np.arange(len(plain)), 0, 0)[:XARRAY_SAMPLES].tolist()
     slow = DataLoader(plain, batch_size=min(batch_size, len(chosen)), sampler=chosen)
     passes[XARRAY] = lambda: (len(chosen) * (1 + len(leads)), (0.0, sum(0.0 for _ in slow)))

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +25,7 @@ import torch.distributed as dist
 from aqnet.data.normalisation import reference_constants
 from aqnet.errors import AqnetError, explain
 from aqnet.grid import GRIDS
-from aqnet.io import atomic_write_json
+from aqnet.jobs.bench_scale_record import Measured, Record
 from aqnet.jobs.machine import Machine
 from aqnet.jobs.prediction import Prediction, predict
 from aqnet.model.bench_machine import describe_machine, matmul_gflops
@@ -42,73 +41,11 @@ from aqnet.training.schedule import Plan, describe_plan
 from aqnet.training.step import Stepper
 from aqnet.variables import DYNAMIC, TARGETS
 
-__all__ = ["Measured", "Record", "machine_here", "measure", "predictions", "read_record"]
+__all__ = ["machine_here", "measure", "predictions"]
 
 GRID, SIDES, BATCH, STEPS = "china_32x64", {"width": 128, "depth": 4, "heads": 4}, 4, 12
 VECTOR = 2**24  # numbers of the plain sums
 RANKS = (1, 2, 4)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One group of processes.
-
-    Attributes
-    ----------
-    ranks : int
-    gflops : float
-        Matrix products of a process alone before the group begins [GFLOP/s]; of one process.
-    import_s : float
-        From the start of the slowest process to its model [s].
-    group_s, first_step_s : float
-        Process group; first step [s].
-    first_update_s : float
-        From the start of all to the end of the first step [s].
-    steps_s : tuple of float
-        The steps after it [s], of the first process.
-    files, own_files : int
-        That Python opened before the first update, in all and outside of the environment.
-    sum_s, small_sum_s : float
-        Sum of a vector of 64 MiB and of one number over the processes, shortest of five [s].
-    """
-
-    ranks: int
-    gflops: float
-    import_s: float
-    group_s: float
-    first_step_s: float
-    first_update_s: float
-    steps_s: tuple[float, ...]
-    files: int
-    own_files: int
-    sum_s: float
-    small_sum_s: float
-
-    @property
-    def step_s(self) -> float:
-        """Shortest step [s]: the one that other programs disturbed least."""
-        return min(self.steps_s)
-
-
-@dataclass(frozen=True)
-class Record:
-    """Measured groups, and where and when."""
-
-    machine: str
-    cores: int
-    measured_at: str
-    groups: tuple[Measured, ...]
-
-    def write(self, path: str | Path) -> None:
-        """Write as JSON."""
-        atomic_write_json(path, asdict(self))
-
-
-def read_record(path: str | Path) -> Record:
-    """A record that `Record.write` wrote."""
-    plain = json.loads(Path(path).read_text())
-    groups = [Measured(**g | {"steps_s": tuple(g["steps_s"])}) for g in plain.pop("groups")]
-    return Record(**plain, groups=tuple(groups))
 
 
 # ---- the problem

@@ -30,7 +30,8 @@ from aqnet.jobs.notebook import (
     parameters_source,
     read_notebook,
 )
-from aqnet.jobs.parameters import Parameter, parse_parameters
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameters import Parameter
 from aqnet.jobs.runs import RUN_DIR, relative_path, require_run_dir
 from aqnet.jobs.script import command_line
 
@@ -234,7 +235,7 @@ def compile_notebook(path: str | Path) -> str:
     Raises
     ------
     ParameterError
-        The parameters cell is not as `aqnet.jobs.parameters` wants it.
+        The parameters cell is not as `aqnet.jobs.parameter_cell` wants it.
     CompileError
         A cell cannot run outside a kernel; the message names it.
     """

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from typing import TYPE_CHECKING
 
 from aqnet.errors import ParameterError, explain
-
-if TYPE_CHECKING:
-    from aqnet.jobs.batch import Job
+from aqnet.jobs.job import Job
 
 __all__ = ["comment", "directive_lines", "flags"]
 

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from aqnet.data.batches import whole_batch
 from aqnet.data.order import seeded_order
-from aqnet.jobs.batch import Job
 from aqnet.jobs.checks import Check
+from aqnet.jobs.job import Job
 from aqnet.jobs.prediction import Prediction
 from aqnet.model.bench_machine import resident_bytes
 from aqnet.training.config import TrainingConfig

@@ -10,34 +10,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 import nbformat
 import papermill
-import zmq
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 
-import aqnet
-from aqnet import errors
-from aqnet.errors import AqnetError, InterruptedRunError, ParameterError, RunError, explain
-from aqnet.io import data_root, explain_full_disk, repository_root, runs_root
+from aqnet.errors import AqnetError, ParameterError, explain
+from aqnet.io import data_root, explain_full_disk, repository_root
+from aqnet.jobs.kernel import Kernel, kernel_class
 from aqnet.jobs.notebook import code_digest, read_notebook, run_checks
-from aqnet.jobs.parameters import Value, parse_parameters, resolve
-from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder, require_run_dir
+from aqnet.jobs.notebook_end import close_run, traceback_of
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameter_types import Value
+from aqnet.jobs.parameters import resolve
+from aqnet.jobs.runs import RUN_DIR, RunFolder, require_run_dir
 from aqnet.jobs.script import require_same_run
+from aqnet.jobs.subprocesses import noting_stop_signals, python_path
 from aqnet.training.heartbeat import HEARTBEAT, read_beats
 
 __all__ = ["run_notebook"]
@@ -46,55 +40,6 @@ __all__ = ["run_notebook"]
 # small models takes under 1 s), and twice that of a training's step, which ends before it stops;
 # then the kernel is killed. SLURM's own grace time is 30 s.
 GRACE_S = 15.0
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_STOPPING = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "a hang-up"}
-
-
-# ---- the kernel
-
-
-class _Kernel(AsyncKernelManager):
-    """Kernel of this interpreter, which notes itself in `started` so that it can be signalled."""
-
-    started: list[_Kernel]
-    environment: dict[str, str]
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict())  # starts sys.executable
-
-    async def start_kernel(self, **options: object) -> None:
-        # jupyter_client before 8.9 has no encryption of the local sockets
-        if self.has_trait("transport_encryption") and zmq.has("curve"):
-            self.transport_encryption = "auto"
-        environment = dict(options.pop("env", None) or os.environ)
-        await super().start_kernel(env=environment | self.environment, **options)
-        self.started.append(self)
-
-    def signal_group(self, number: int) -> None:
-        """Signal the kernel and its workers (jupyter starts it as leader of a session)."""
-        process = getattr(self.provisioner, "process", None)
-        if process is not None and process.poll() is None:
-            os.killpg(process.pid, number)
-
-
-def _environment(run: RunFolder) -> dict[str, str]:
-    """What the kernel sees besides the caller's environment: places as absolute paths."""
-    package_parent = str(Path(aqnet.__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
-    environment = {"PYTHONPATH": path, "AQNET_RUNS": str(run.path.parent)}
-    if os.environ.get("AQNET_DATA"):
-        environment["AQNET_DATA"] = str(data_root())
-    try:
-        environment["AQNET_ROOT"] = str(repository_root())
-    except AqnetError:
-        # Outside a repository only a cell that needs one fails, with the same message.
-        return environment
-    return environment
-
-
-def _kernel_class(run: RunFolder) -> type[_Kernel]:
-    return type("Kernel", (_Kernel,), {"started": [], "environment": _environment(run)})
 
 
 # ---- output
@@ -115,9 +60,7 @@ class _Tee:
 
     def log_traceback(self, error: BaseException) -> None:
         """Write the whole traceback to the log only."""
-        inner = isinstance(error, PapermillExecutionError)
-        lines = error.traceback if inner else traceback.format_exception(error)
-        self._log.write("\n" + _ANSI.sub("", "\n".join(lines)) + "\n")
+        self._log.write(f"\n{traceback_of(error)}\n")
 
 
 def _echo_stdout(text: str) -> None:
@@ -136,6 +79,19 @@ def _not_about_names(record: logging.LogRecord) -> bool:
 logging.getLogger("papermill").addFilter(_not_about_names)
 
 
+def _environment(run: RunFolder) -> dict[str, str]:
+    """What the kernel sees besides the caller's environment: places as absolute paths."""
+    environment = {"PYTHONPATH": python_path(), "AQNET_RUNS": str(run.path.parent)}
+    if os.environ.get("AQNET_DATA"):
+        environment["AQNET_DATA"] = str(data_root())
+    try:
+        environment["AQNET_ROOT"] = str(repository_root())
+    except AqnetError:
+        # Outside a repository only a cell that needs one fails, with the same message.
+        return environment
+    return environment
+
+
 def _papermill(run: RunFolder, notebook: dict, folder: Path, values: dict, **options) -> None:
     asyncio.set_event_loop(asyncio.new_event_loop())  # a new thread has none
     with explain_full_disk(run.path):
@@ -152,25 +108,9 @@ def _papermill(run: RunFolder, notebook: dict, folder: Path, values: dict, **opt
         )
 
 
-def _signal_kernels(kernels: type[_Kernel], number: int) -> None:
+def _signal_kernels(kernels: type[Kernel], number: int) -> None:
     for kernel in kernels.started:
         kernel.signal_group(number)
-
-
-@contextmanager
-def _noting_signals() -> Iterator[list[int]]:
-    """Collect stop signals instead of acting on them. nohup's ignored hang-up stays ignored."""
-    received: list[int] = []
-    before = {}
-    for number in _STOPPING:
-        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-            continue
-        before[number] = signal.signal(number, lambda n, _frame: received.append(n))
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _grace_s(run: RunFolder) -> float:
@@ -178,7 +118,7 @@ def _grace_s(run: RunFolder) -> float:
     return GRACE_S + 2 * max(steps, default=0.0)
 
 
-def _wait(run: RunFolder, execution: Future, kernels: type[_Kernel], received: list[int]) -> None:
+def _wait(run: RunFolder, execution: Future, kernels: type[Kernel], received: list[int]) -> None:
     """Wait for the end; on the first signal interrupt the kernel, on the second kill it."""
     deadline = None
     while not execution.done():
@@ -191,79 +131,6 @@ def _wait(run: RunFolder, execution: Future, kernels: type[_Kernel], received: l
             _signal_kernels(kernels, signal.SIGKILL)
 
 
-# ---- the end of a run
-
-
-def _cell_of(notebook: dict, error: BaseException) -> int | None:
-    """Index in the notebook as written: papermill inserts one cell after the parameters."""
-    if not isinstance(error, PapermillExecutionError):
-        return None
-    tags = [cell.get("metadata", {}).get("tags", []) for cell in notebook["cells"]]
-    injected = next(i for i, t in enumerate(tags) if "parameters" in t) + 1
-    return error.cell_index - (error.cell_index >= injected)
-
-
-def _failure(notebook: dict, error: BaseException) -> Failure:
-    if isinstance(error, PapermillExecutionError):
-        message = _ANSI.sub("", error.evalue)
-        return Failure(type=error.ename, message=message, cell=_cell_of(notebook, error))
-    return Failure(type=type(error).__name__, message=str(error))
-
-
-def _exit_code(error: BaseException, name: str) -> int:
-    kind = getattr(errors, name, AqnetError)
-    if isinstance(error, AqnetError):
-        return error.exit_code
-    return kind.exit_code if isinstance(kind, type) and issubclass(kind, AqnetError) else 1
-
-
-def _where(notebook: dict, cell: int | None) -> str:
-    if cell is None:
-        return ""
-    source = "".join(notebook["cells"][cell]["source"]).strip().splitlines()
-    return f" in cell {cell + 1} of {len(notebook['cells'])}, `{(source or [''])[0]:.60}`"
-
-
-def _failed(run: RunFolder, label: str, notebook: dict, error: BaseException) -> RunError:
-    failure = _failure(notebook, error)
-    stopped = failure.type == InterruptedRunError.__name__  # the cell itself took a signal
-    code = _exit_code(error, failure.type)
-    run.set_status("interrupted" if stopped else "failed", failure, code)
-    known = isinstance(getattr(errors, failure.type, None), type)
-    text = failure.message if known else f"{failure.type}: {failure.message}"
-    if isinstance(error, DeadKernelError):
-        text = "the kernel died (out of memory, or killed from outside)"
-    result = RunError(
-        f"{label} failed{_where(notebook, failure.cell)}\n{text}\n"
-        f"traceback: {run.log_path}\nexecuted notebook: {run.notebook_path}"
-    )
-    result.exit_code = code
-    return result
-
-
-def _interrupted(run: RunFolder, label: str, number: int) -> InterruptedRunError:
-    cause = _STOPPING[signal.Signals(number)]
-    failure = Failure(type="Interrupted", message=f"stopped by {cause}")
-    run.set_status("interrupted", failure, InterruptedRunError.exit_code)
-    last = run.checkpoints / "last.ckpt"  # of a training
-    again = f"to go on, add -p resume={last}" if last.is_file() else "to repeat it"
-    return InterruptedRunError(
-        f"{label} was stopped by {cause}\nrun folder: {run.path}\nrun the command again {again}"
-    )
-
-
-def _close(
-    run: RunFolder, label: str, notebook: dict, error: BaseException | None, received: list[int]
-) -> RunError | None:
-    """Set the final status; return what to raise."""
-    if received:
-        return _interrupted(run, label, received[0])
-    if error is not None:
-        return _failed(run, label, notebook, error)
-    run.set_status("complete", exit_code=0)
-    return None
-
-
 def _execute(
     run: RunFolder,
     label: str,
@@ -272,9 +139,9 @@ def _execute(
     values: dict,
     echo: Callable[[str], None],
 ) -> None:
-    kernels = _kernel_class(run)
+    kernels = kernel_class(_environment(run))
     with (
-        _noting_signals() as received,
+        noting_stop_signals() as received,
         ThreadPoolExecutor(1, "papermill") as pool,
         explain_full_disk(run.path),
     ):
@@ -286,7 +153,7 @@ def _execute(
             _wait(run, execution, kernels, received)
             error = execution.exception()
             # The status first: on a full disk the log may not take the traceback.
-            stopped = _close(run, label, notebook, error, received)
+            stopped = close_run(run, label, notebook, error, received)
             if error is not None:
                 tee.log_traceback(error)
             if stopped is not None:
@@ -311,7 +178,6 @@ def _folder_of(
         run = RunFolder.open(folder)
         require_same_run(run, values, digest)
         return run
-    root = Path(root) if root is not None else runs_root()
     return RunFolder.create(path, values, root, notebook_sha256=digest, path=folder)
 
 

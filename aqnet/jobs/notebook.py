@@ -2,7 +2,7 @@
 
 No Jupyter package is needed here. Tags that mean something:
 
-- `parameters`: the one cell of typed parameters (aqnet.jobs.parameters);
+- `parameters`: the one cell of typed parameters (aqnet.jobs.parameter_cell);
 - `check`: cells straight after it that judge the parameters together. They see the parameters only,
   and also run before a kernel, an array of jobs or a script starts;
 - `notebook_only`: left out of a compiled script (aqnet.jobs.compile).

@@ -20,7 +20,7 @@ from aqnet.jobs.sweeps.records import PointState
 from aqnet.verification.contrasts.estimates import Contrast
 from aqnet.verification.contrasts.runs import Evaluations, Label, read_evaluations
 
-__all__ = ["ExperimentRuns", "Questions", "questions", "runs_of"]
+__all__ = ["ExperimentRuns", "Questions", "questions", "questions_apart", "runs_of"]
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,8 @@ class Questions:
         That give the answer: those of a role and grid of which something has been run.
     contrasts : tuple of Contrast
         Complete in all of them.
+    asked : int
+        Contrasts of all arms that have begun there, complete or not.
     nulls : dict of world to tuple of Contrast
         Complete contrasts that should be null there.
     strengths : dict of world to float
@@ -183,6 +185,7 @@ class Questions:
 
     worlds: tuple[str, ...]
     contrasts: tuple[Contrast, ...]
+    asked: int
     nulls: dict[str, tuple[Contrast, ...]]
     strengths: dict[str, float]
     waiting: tuple[str, ...]
@@ -201,23 +204,51 @@ def questions(
     Raises
     ------
     ParameterError
-        No contrast is complete in the worlds of this role and grid.
+        No contrast is complete in the worlds of this role and grid; says what is missing.
     """
-    begun = set(runs.table["world"])
-    worlds = tuple(name for name in experiment.names(role, grid) if name in begun)
-    arms = dict.fromkeys(runs.table.loc[runs.table["world"].isin(worlds), "arm"])
-    asked = experiment.contrasts(tuple(arms))
-    found = tuple(c for c in asked if runs.complete(c, worlds))
-    if not found:
+    found = _questions(experiment, runs, role, grid)
+    if not found.contrasts:
         raise ParameterError(explain(
             f"nothing to judge in worlds of role {role} and grid {grid}",
             expected="all points of an arm and of its reference complete, in each world",
-            found=f"worlds {', '.join(worlds) or 'none'}", remedy="see `aqnet sweep status`",
+            found=f"worlds {', '.join(found.worlds) or 'none'}; not complete: "
+            + ("; ".join(found.waiting) or "no world of this role and grid"),
+            remedy="see `aqnet sweep status`",
         ))  # fmt: skip
+    return found
+
+
+def questions_apart(
+    experiment: PhysicsExperiment, runs: ExperimentRuns, role: Role, grid: str
+) -> dict[tuple[Role, str], Questions]:
+    """What is reported beside the answer of the sealed worlds and never pooled with it.
+
+    Returns
+    -------
+    dict of (role, grid) to Questions
+        Of sealed worlds of other grids, and of observed ones; perhaps without any contrast, then
+        `waiting` says why. Empty for an answer of other worlds than the sealed ones.
+    """
+    if role != "sealed":
+        return {}
+    kinds = {(w.role, w.grid): None for w in experiment.worlds.values()
+             if w.role in ("sealed", "observed")}  # fmt: skip
+    return {kind: _questions(experiment, runs, *kind) for kind in kinds if kind != (role, grid)}
+
+
+def _questions(
+    experiment: PhysicsExperiment, runs: ExperimentRuns, role: Role, grid: str
+) -> Questions:
+    named, begun = experiment.names(role, grid), set(runs.table["world"])
+    worlds = tuple(name for name in named if name in begun)
+    arms = dict.fromkeys(runs.table.loc[runs.table["world"].isin(worlds), "arm"])
+    asked = experiment.contrasts(tuple(arms))
+    found = tuple(c for c in asked if runs.complete(c, worlds))
     waiting = [f"{role} worlds: {c.arm} against {c.reference}" for c in asked if c not in found]
-    waiting += [f"world {name}: no runs" for name in experiment.names(role, grid)
-                if name not in begun]  # fmt: skip
-    here = {s for world in experiment.worlds.values() if world.grid == grid for s in world.sweeps}
+    waiting += [f"world {name}: no runs" for name in named if name not in begun]
+    roles = {role, "null", "control", "strength"}
+    here = {s for world in experiment.worlds.values()
+            if world.grid == grid and world.role in roles for s in world.sweeps}  # fmt: skip
     waiting += [f"sweep {name}: not begun" for name in runs.absent if name in here]
     nulls, strengths = {}, {}
     for name, world in experiment.worlds.items():
@@ -232,4 +263,4 @@ def questions(
         elif complete:
             nulls[name] = complete
     enough = len(set(strengths.values())) > 1
-    return Questions(worlds, found, nulls, strengths if enough else {}, tuple(waiting))
+    return Questions(worlds, found, len(asked), nulls, strengths if enough else {}, tuple(waiting))

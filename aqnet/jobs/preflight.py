@@ -22,7 +22,6 @@ from aqnet.data.training_data import TrainingData, open_training_data
 from aqnet.data.years.records import check_stores
 from aqnet.errors import AqnetError, CoverageError, ParameterError, explain
 from aqnet.io import data_root, repository_root
-from aqnet.jobs.batch import Job
 from aqnet.jobs.checks import Check, Status, attempt
 from aqnet.jobs.estimates import (
     Reading,
@@ -34,6 +33,7 @@ from aqnet.jobs.estimates import (
     check_time,
     read_samples,
 )
+from aqnet.jobs.job import Job
 from aqnet.jobs.prediction import predict
 from aqnet.jobs.scale import experiment_in
 from aqnet.jobs.submission import Submission

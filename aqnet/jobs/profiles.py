@@ -7,7 +7,6 @@ user can know is not guessed: `required: true` in place of a value, to be given 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -17,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from aqnet.config import Config, load_yaml
-from aqnet.errors import ParameterError, explain
+from aqnet.errors import ParameterError, did_you_mean, explain
 from aqnet.io import repository_root
 from aqnet.jobs.machine import Machine
 from aqnet.jobs.settings import Asked, Count, Positive, Required, Setting, Text
@@ -238,10 +237,9 @@ def _convert(name: str, text: str) -> object:
 
 
 def _unknown_setting(name: str) -> ParameterError:
-    near = difflib.get_close_matches(name, GIVEN, n=1)
     return ParameterError(explain(
         f"unknown setting {name}", expected=f"one of {', '.join(GIVEN)}", found=name,
-        remedy=f"did you mean {near[0]}?" if near else "change it in a profile of your own",
+        remedy=did_you_mean(name, GIVEN, "change it in a profile of your own"),
     ))  # fmt: skip
 
 

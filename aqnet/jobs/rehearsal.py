@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
 from aqnet.jobs.directives import comment
-
-if TYPE_CHECKING:
-    from aqnet.jobs.batch import Job
+from aqnet.jobs.job import Job
 
 __all__ = ["note_end", "rehearsal_checks"]
 

@@ -9,7 +9,7 @@ from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest, resolve_manifest
 from aqnet.data.splits import HISTORY_H, init_times, splits_of
 from aqnet.errors import ParameterError, explain
-from aqnet.jobs.parameters import Value
+from aqnet.jobs.parameter_types import Value
 from aqnet.jobs.profiles import Partition, Profile, seconds_of
 from aqnet.training.experiment import Experiment, experiment_of
 from aqnet.training.schedule import Plan, describe_plan

@@ -20,7 +20,9 @@ from types import TracebackType
 import yaml
 
 from aqnet.errors import AqnetError, InterruptedRunError, ParameterError, explain
-from aqnet.jobs.parameters import Parameter, Value, parse_source, resolve
+from aqnet.jobs.parameter_cell import parse_source
+from aqnet.jobs.parameter_types import Value
+from aqnet.jobs.parameters import Parameter, resolve
 from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder
 from aqnet.jobs.runs.attempts import launch
 from aqnet.training.shutdown import StopRequest, end_when_terminated
@@ -130,15 +132,13 @@ class Script:
         self.run: RunFolder | None = None
         self.stop = StopRequest()
 
-    def parameters(self, name: str, arguments: Sequence[str] | None = None) -> dict[str, object]:
+    def parameters(self, name: str) -> dict[str, object]:
         """Names for the script's module: typed values, and `__annotations__` that declares them.
 
         Parameters
         ----------
         name : str
             `__name__` of the module; where it is merely imported, the defaults hold.
-        arguments : sequence of str, optional
-            Command line without the program; `sys.argv` by default.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Script:
         """
         runs = name in ("__main__", "__mp_main__")
         with self.refusing():
-            self.values = self._given(arguments if runs else [])
+            self.values = self._given(None if runs else [])
         if name == "__main__":
             self._listen()
         kinds = {p.name: p.type for p in self.declared}

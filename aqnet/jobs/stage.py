@@ -53,7 +53,7 @@ def _seal(folder: Path) -> str:
     return digest_lines(folder, found, f"{STAGED}/")
 
 
-def stage(run: Path, root: Path, files: Mapping[str, str], package: Path | None = None) -> None:
+def stage(run: Path, root: Path, files: Mapping[str, str]) -> None:
     """Fill `staged/` of a run folder.
 
     Parameters
@@ -64,8 +64,6 @@ def stage(run: Path, root: Path, files: Mapping[str, str], package: Path | None 
         Repository.
     files : mapping
         Text by file name, besides the code: script, parameters, ...
-    package : Path, optional
-        Folder of the package; that which is running by default.
 
     Raises
     ------
@@ -75,7 +73,7 @@ def stage(run: Path, root: Path, files: Mapping[str, str], package: Path | None 
         No room; nothing is left behind.
     """
     with atomic_directory(run / STAGED) as folder:
-        _copy_code(folder, root, package or Path(aqnet.__file__).parent)
+        _copy_code(folder, root, Path(aqnet.__file__).parent)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
         digests = _seal(folder)

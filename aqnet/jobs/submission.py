@@ -12,9 +12,12 @@ import yaml
 
 from aqnet.errors import ParameterError, explain
 from aqnet.io import data_root, repository_root, runs_root
-from aqnet.jobs.batch import JOB_FILE, Job, render
+from aqnet.jobs.batch import render
+from aqnet.jobs.job import JOB_FILE, Job
 from aqnet.jobs.notebook import code_digest, read_notebook, run_checks
-from aqnet.jobs.parameters import Value, parse_parameters, resolve
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameter_types import Value
+from aqnet.jobs.parameters import resolve
 from aqnet.jobs.profiles import Profile, load_profile
 from aqnet.jobs.runs import RUN_DIR, notebook_label, parameters_hash, require_run_dir
 from aqnet.jobs.scale import Size, experiment_in, plan_of, scaled, size_of

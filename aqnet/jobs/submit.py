@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aqnet.errors import RunError, explain
 from aqnet.io import atomic_write_json, atomic_write_text, sha256_file
-from aqnet.jobs.batch import JOB_FILE
+from aqnet.jobs.job import JOB_FILE
 from aqnet.jobs.runs import Failure, RunFolder
 from aqnet.jobs.stage import DIGESTS, stage
 from aqnet.jobs.submission import Submission

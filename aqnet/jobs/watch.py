@@ -54,7 +54,7 @@ def _run_of_job(number: str, root: Path) -> RunFolder:
     ))  # fmt: skip
 
 
-def find_watched(name: str, root: str | Path | None = None) -> RunFolder:
+def find_watched(name: str) -> RunFolder:
     """The run that a name, a path, or the number of a job of SLURM stands for.
 
     Raises
@@ -62,8 +62,7 @@ def find_watched(name: str, root: str | Path | None = None) -> RunFolder:
     RunError
         No such run, or several.
     """
-    root = Path(root) if root is not None else runs_root()
-    return _run_of_job(name, root) if _JOB.fullmatch(name) else find_run(name, root)
+    return _run_of_job(name, runs_root()) if _JOB.fullmatch(name) else find_run(name)
 
 
 def _tail(path: Path) -> str:

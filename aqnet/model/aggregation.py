@@ -56,13 +56,8 @@ def collapsed_attention(query: torch.Tensor, x: torch.Tensor, attention: nn.Mult
     return attention.out_proj(value + b_v)
 
 # %% ../../nbs/29_aggregation.ipynb #6f4ba34a
-class VariableTokens(nn.Module):
-    """One token a patch from V variables: cells (B, N, V, patch * patch) -> (B, N, D).
-
-    `present` (V,) or (B, V) bool: variables a sample has; ModelError if it has none. The weights
-    of `attention` are those of `torch.nn.MultiheadAttention`, whose state can be loaded. With
-    `norm`, each variable's token is normalised before its name (V, D) is added.
-    """
+class _Embedding(nn.Module):
+    """Tokens of V variables: an embedding of each one's patch, a query, and attention."""
 
     def __init__(self, variables: int, patch: int, width: int, heads: int,
                  norm: bool = False) -> None:
@@ -76,16 +71,25 @@ class VariableTokens(nn.Module):
         self.norm = nn.LayerNorm(width) if norm else None
         self.name = nn.Parameter(torch.randn(variables, width) * 0.02) if norm else None
 
+    def tokens(self, cells: torch.Tensor) -> torch.Tensor:
+        """The tokens of all variables, (B, N, V, D)."""
+        tokens = torch.einsum("bnvp,vpd->bnvd", cells, self.weight) + self.bias
+        return tokens if self.norm is None else self.norm(tokens) + self.name
+
+# %% ../../nbs/29_aggregation.ipynb #ae5fc0d8
+class VariableTokens(_Embedding):
+    """One token a patch from V variables: cells (B, N, V, patch * patch) -> (B, N, D).
+
+    `present` (V,) or (B, V) bool: variables a sample has; ModelError if it has none. The weights
+    of `attention` are those of `torch.nn.MultiheadAttention`, whose state can be loaded. With
+    `norm`, each variable's token is normalised before its name (V, D) is added.
+    """
+
     def forward(self, cells: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         _require_some(present)
         if self.norm is not None:
             return collapsed_attention(self.query, self.tokens(cells), self.attention, present)
         return _from_cells(self, cells, present)
-
-    def tokens(self, cells: torch.Tensor) -> torch.Tensor:
-        """The tokens of all variables, (B, N, V, D)."""
-        tokens = torch.einsum("bnvp,vpd->bnvd", cells, self.weight) + self.bias
-        return tokens if self.norm is None else self.norm(tokens) + self.name
 
     def explicit(self, cells: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """The same in the textbook order, by `torch.nn.MultiheadAttention`."""

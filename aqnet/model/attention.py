@@ -32,8 +32,8 @@ class ModelError(AqnetError):
 
 # %% ../../nbs/30_attention.ipynb #fcec3069
 @dataclass(frozen=True)
-class PhysicalContext:
-    """Setting of N tokens for attention; what is (N, ...) may also be (B, N, ...).
+class _Setting:
+    """What every token has; what is (N, ...) may also be (B, N, ...).
 
     Attributes
     ----------
@@ -42,22 +42,30 @@ class PhysicalContext:
     elevation : (N,) m; normalised [1] for the published form alone
     wind : (B, N, 2) m/s, eastward and northward
     lead_time_h : (B,) h, or None when one pass serves all lead times
-    ridge : (left, right), each (N, rank), or None
-        Factors of the ridge matrix of `aqnet.model.ridge`: left @ right.T is the climb, m.
-    patch : (N, 2) or None
-        Row and column in the grid of patches, for the bucketed relative position.
-    patch_span : (int, int) or None
-        Rows and columns of patches of the domain, for that position's stretched form.
-    flow : Flow or None
-        Wind field, for plumes that follow a path through it.
-    ascending : (N,) or (B, N) int64
-        Tokens from the lowest to the highest; made here, once for all layers.
     """
 
     geometry: Geometry
     elevation: torch.Tensor
     wind: torch.Tensor
     lead_time_h: torch.Tensor | None = None
+
+# %% ../../nbs/30_attention.ipynb #198cfbca
+@dataclass(frozen=True)
+class PhysicalContext(_Setting):
+    """Setting of N tokens for attention: that of `_Setting`, and what single biases ask for.
+
+    Attributes
+    ----------
+    ridge : (left, right), each (N, rank), or None
+        Factors of the ridge matrix of `aqnet.model.ridge`: left @ right.T is the climb, m.
+    patch : (N, 2) or None, row and column of each patch, for the bucketed relative position
+    patch_span : (int, int) or None
+        Rows and columns of patches of the domain, for that position's stretched form.
+    flow : Flow or None, the wind field, for plumes that follow a path through it
+    ascending : (N,) or (B, N) int64
+        Tokens from the lowest to the highest; made here, once for all layers.
+    """
+
     ridge: tuple[torch.Tensor, torch.Tensor] | None = None
     patch: torch.Tensor | None = None
     patch_span: tuple[int, int] | None = None
@@ -110,17 +118,8 @@ def pick_tokens(x: torch.Tensor, index: torch.Tensor, after: int) -> torch.Tenso
     return x.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
 
 # %% ../../nbs/30_attention.ipynb #c07e0003
-class TokenDomain(nn.Module):
-    """What is the same in every batch: places, terrain, ridges; buffers that no checkpoint keeps.
-
-    Parameters
-    ----------
-    lat, lon : (N,) degrees
-    elevation : (N,) m
-    patch : (N, 2), optional
-        Row and column of each token in the grid of patches.
-    ridge : (left, right), each (N, rank), optional
-    """
+class _DomainBuffers(nn.Module):
+    """Places, terrain and ridges of tokens, as buffers."""
 
     def __init__(self, lat: np.ndarray, lon: np.ndarray, elevation: np.ndarray,
                  patch: np.ndarray | None = None,
@@ -135,14 +134,9 @@ class TokenDomain(nn.Module):
             _require_tokens(name, values, len(place.up))
             self.register_buffer(name, values, persistent=False)
 
-    def _apply(self, fn, recurse: bool = True) -> TokenDomain:
+    def _apply(self, fn, recurse: bool = True) -> _DomainBuffers:
         """Move, but keep the types: places of 16 bit would be 10 km off."""
         return super()._apply(lambda x: x.to(fn(x.new_empty(0)).device), recurse)
-
-    def context(self, wind: torch.Tensor,
-                lead_time_h: torch.Tensor | None = None) -> PhysicalContext:
-        """Setting of a batch with winds (B, N, 2) [m/s] and lead times (B,) [h]."""
-        return _context(self, wind, lead_time_h)
 
 # %% ../../nbs/30_attention.ipynb #c07e0004
 _PLACE = ("up", "east", "north", "centred", "off_sphere")
@@ -161,6 +155,24 @@ def _require_tokens(name: str, values: torch.Tensor | None, n: int) -> None:
         raise ModelError(explain(f"{name} is not of the tokens of the domain",
                                  expected=f"{n} rows", found=tuple(values.shape),
                                  remedy="give every property for the same tokens"))
+
+# %% ../../nbs/30_attention.ipynb #10afb8c0
+class TokenDomain(_DomainBuffers):
+    """What is the same in every batch: places, terrain, ridges; buffers that no checkpoint keeps.
+
+    Parameters
+    ----------
+    lat, lon : (N,) degrees
+    elevation : (N,) m
+    patch : (N, 2), optional
+        Row and column of each token in the grid of patches.
+    ridge : (left, right), each (N, rank), optional
+    """
+
+    def context(self, wind: torch.Tensor,
+                lead_time_h: torch.Tensor | None = None) -> PhysicalContext:
+        """Setting of a batch with winds (B, N, 2) [m/s] and lead times (B,) [h]."""
+        return _context(self, wind, lead_time_h)
 
 # %% ../../nbs/30_attention.ipynb #c07e000a
 def _context(domain: TokenDomain, wind: torch.Tensor,
@@ -206,15 +218,10 @@ def attention_core(name: str, heads: int) -> nn.Module:
     return ATTENTION_CORES[name](heads)
 
 # %% ../../nbs/30_attention.ipynb #5eaedb1f
-class SelfAttention(nn.Module):
-    """Multi-head self-attention around a core, (B, N, D) -> (B, N, D).
+class _Projections(nn.Module):
+    """Products of width D before and after a core of `heads` heads."""
 
-    `core` is a name of ATTENTION_CORES, or makes a core from the number of heads. ModelError if
-    `heads` does not divide `width`, or the core is unknown.
-    """
-
-    def __init__(self, width: int, heads: int,
-                 core: str | Callable[[int], nn.Module] = "plain") -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
             raise ModelError(explain(
@@ -223,15 +230,27 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
-        self.core = attention_core(core, heads) if isinstance(core, str) else core(heads)
-
-    def forward(self, tokens: torch.Tensor, context: PhysicalContext) -> torch.Tensor:
-        return self.attend(self.parts(tokens), context)
 
     def parts(self, tokens: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values, (3, B, heads, N, d)."""
         parts = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
         return parts.permute(2, 0, 3, 1, 4)
+
+# %% ../../nbs/30_attention.ipynb #c49ad59b
+class SelfAttention(_Projections):
+    """Multi-head self-attention around a core, (B, N, D) -> (B, N, D).
+
+    `core` is a name of ATTENTION_CORES, or makes a core from the number of heads. ModelError if
+    `heads` does not divide `width`, or the core is unknown.
+    """
+
+    def __init__(self, width: int, heads: int,
+                 core: str | Callable[[int], nn.Module] = "plain") -> None:
+        super().__init__(width, heads)
+        self.core = attention_core(core, heads) if isinstance(core, str) else core(heads)
+
+    def forward(self, tokens: torch.Tensor, context: PhysicalContext) -> torch.Tensor:
+        return self.attend(self.parts(tokens), context)
 
     def attend(self, parts: torch.Tensor, context: PhysicalContext) -> torch.Tensor:
         """What follows from `parts`, (B, N, D)."""
@@ -242,10 +261,9 @@ class SelfAttention(nn.Module):
 class WindowedAttention(nn.Module):
     """Core that lets another core see disjoint blocks of the sequence, all at once.
 
-    Blocks have `window` tokens, from the first token on, or with `shift` from half a block on. What
-    is left over is a shorter block of its own: at the end, and with `shift` at the beginning too.
+    Blocks have `window` tokens (2 or more, else ModelError), from the first on, with `shift` from
+    half a block on; what is left over is a shorter block, at the end and then the beginning too.
     For `SelfAttention`: partial(WindowedAttention, make_core=..., window=..., shift=...).
-    ModelError if a window has less than 2 tokens.
     """
 
     def __init__(self, heads: int, make_core: Callable[[int], nn.Module], window: int,

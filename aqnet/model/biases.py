@@ -20,9 +20,9 @@ from .paths import path_points
 from .position import POSITION_STEP_KM, Geometry, departure_points
 
 # %% auto #0
-__all__ = ['DIRECTIONS', 'SCALE_M', 'STRAIGHT', 'MIDDLE_KM', 'EXACT_BITS', 'SHORT_BITS', 'PLUME_TIMES', 'KM2_H_PER_M2_S',
+__all__ = ['DIRECTIONS', 'SCALE_M', 'STRAIGHT', 'EXACT_BITS', 'SHORT_BITS', 'MIDDLE_KM', 'PLUME_TIMES', 'KM2_H_PER_M2_S',
            'Strength', 'Angle', 'barrier_height', 'elevation_rows', 'ElevationBarrier', 'Way', 'plume_features',
-           'plume_rows', 'Plume', 'plume_scales', 'ridge_features', 'ridge_rows', 'RidgeBarrier']
+           'plume_rows', 'plume_scales', 'Plume', 'ridge_features', 'ridge_rows', 'RidgeBarrier']
 
 # %% ../../nbs/24_biases.ipynb #87361b9e
 __all__ = ["DIRECTIONS", "PLUME_TIMES", "Angle", "ElevationBarrier", "Plume", "RidgeBarrier",
@@ -123,10 +123,6 @@ class Way:
 STRAIGHT = Way()
 
 # %% ../../nbs/24_biases.ipynb #36af25a7
-MIDDLE_KM = (EARTH_RADIUS_KM, 0.0, 0.0)  # from the earth's middle to the domain's
-EXACT_BITS, SHORT_BITS = 23, 8  # sums of exact products in float32; significand of bfloat16
-
-
 def _departures(context: PhysicalContext, tau_h: torch.Tensor, way: Way) -> torch.Tensor:
     """In float64: 0.4 m, the resolution of float32 here, would cost a digit of the weights."""
     hours = tau_h.double() * way.factor
@@ -137,6 +133,9 @@ def _departures(context: PhysicalContext, tau_h: torch.Tensor, way: Way) -> torc
             "a path needs the wind field", expected="context.flow", found="none",
             remedy="make the context by the network, or choose plume_steps = 0"))
     return path_points(context.geometry, context.flow, hours, way.turning.double(), way.steps)
+
+# %% ../../nbs/24_biases.ipynb #67d1eda8
+EXACT_BITS, SHORT_BITS = 23, 8  # sums of exact products in float32; significand of bfloat16
 
 
 def _coarse(a: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
@@ -154,6 +153,9 @@ def _exact_unit(gamma: torch.Tensor, place: Geometry) -> torch.Tensor:
     return torch.exp2(steps.clamp_min(tiny).log2().ceil())[:, :, None, None]
 
 # %% ../../nbs/24_biases.ipynb #0348d82c
+MIDDLE_KM = (EARTH_RADIUS_KM, 0.0, 0.0)  # from the earth's middle to the domain's
+
+
 def plume_features(context: PhysicalContext, gamma: torch.Tensor, tau_h: torch.Tensor,
                    way: Way = STRAIGHT) -> tuple[torch.Tensor, torch.Tensor]:
     """Features whose product is the plume [nat] up to a constant of each row.
@@ -188,14 +190,8 @@ PLUME_TIMES = ("learned", "lead")
 KM2_H_PER_M2_S = 3600.0 / 1e6
 
 # %% ../../nbs/24_biases.ipynb #ede4e1d4
-class Plume(nn.Module):
-    """Plume with learned width [km], diffusivity [m2/s] and travel time a head.
-
-    `time` is "learned": hours a head; or "lead": a share of the context's lead time, at most
-    `cap_h`. `wind_factor`, `steps`: see `Way`; with steps, the angle from the wind to the carrying
-    one is learned from `turning_deg` on, clockwise. ModelError for another `time`, or when the
-    context lacks lead time or wind field.
-    """
+class _PlumeStrengths(nn.Module):
+    """What a plume learns: width [km], diffusivity [m2/s], travel time; with steps, an angle."""
 
     def __init__(self, heads: int, time: str = "learned", sigma_km=(80.0, 125.0, 200.0, 900.0),
                  diffusivity_m2_s=(1e4,), tau_h=(4.0, 8.0, 16.0, 8.0), lead_share=(0.25,),
@@ -211,19 +207,6 @@ class Plume(nn.Module):
         self.wind_factor, self.steps = wind_factor, steps
         self.turning = Angle(heads, turning_deg) if steps else None
 
-    @property
-    def way(self) -> Way:
-        """How it finds the points it looks at."""
-        return Way(self.wind_factor, self.steps, self.turning() if self.steps else None)
-
-    def features(self, context: PhysicalContext) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of queries (B, heads, N, 8) and keys (B or 1, 1, N, 8)."""
-        return plume_features(context, *plume_scales(self, context), self.way)
-
-    def rows(self, context: PhysicalContext, receivers=slice(None)) -> torch.Tensor:
-        """Rows (B, heads, n, N) of the bias, nat."""
-        return plume_rows(context, *plume_scales(self, context), receivers, self.way)
-
 # %% ../../nbs/24_biases.ipynb #8187a3a8
 def plume_scales(plume: Plume, context: PhysicalContext) -> tuple[torch.Tensor, torch.Tensor]:
     """gamma [1/km2] and travel time [h] of each sample and head, (B or 1, heads)."""
@@ -237,6 +220,29 @@ def plume_scales(plume: Plume, context: PhysicalContext) -> tuple[torch.Tensor, 
         tau = plume.cap_h * torch.tanh(tau * lead / plume.cap_h)
     spread = 2 * plume.diffusivity()[None] * KM2_H_PER_M2_S * tau
     return 1 / (2 * (plume.sigma()[None] ** 2 + spread)), tau
+
+# %% ../../nbs/24_biases.ipynb #2cb7574e
+class Plume(_PlumeStrengths):
+    """Plume with learned width [km], diffusivity [m2/s] and travel time a head.
+
+    `time` is "learned": hours a head; or "lead": a share of the context's lead time, at most
+    `cap_h`. `wind_factor`, `steps`: see `Way`; with steps, the angle from the wind to the carrying
+    one is learned from `turning_deg` on, clockwise. ModelError for another `time`, or when the
+    context lacks lead time or wind field.
+    """
+
+    @property
+    def way(self) -> Way:
+        """How it finds the points it looks at."""
+        return Way(self.wind_factor, self.steps, self.turning() if self.steps else None)
+
+    def features(self, context: PhysicalContext) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of queries (B, heads, N, 8) and keys (B or 1, 1, N, 8)."""
+        return plume_features(context, *plume_scales(self, context), self.way)
+
+    def rows(self, context: PhysicalContext, receivers=slice(None)) -> torch.Tensor:
+        """Rows (B, heads, n, N) of the bias, nat."""
+        return plume_rows(context, *plume_scales(self, context), receivers, self.way)
 
 # %% ../../nbs/24_biases.ipynb #cb80104e
 def _factors(context: PhysicalContext, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

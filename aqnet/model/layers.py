@@ -99,7 +99,7 @@ def lead_features(lead_time_h: torch.Tensor) -> torch.Tensor:
     angle = share[..., None] * wave
     return torch.cat([share[..., None], angle.sin(), angle.cos()], dim=-1)
 
-
+# %% ../../nbs/32_layers.ipynb #e7b99f21
 class LeadEmbedding(nn.Module):
     """Embedding of one lead time a sample, (B,) h -> (B, 1, D), "scaled" or "raw_hours"."""
 
@@ -132,7 +132,7 @@ class _Dropped(torch.autograd.Function):
         (dropped,) = ctx.saved_tensors
         return (grad * ctx.gain).masked_fill_(dropped, 0), None, None, None
 
-
+# %% ../../nbs/32_layers.ipynb #886786d3
 class ByteDropout(nn.Module):
     """Dropout with a share rounded to 1/256; the mean is kept, as with torch.nn.Dropout."""
 
@@ -211,12 +211,8 @@ class Block(nn.Module):
         return self.drop_path(self.dropout(change))
 
 # %% ../../nbs/32_layers.ipynb #a3d6a3cf
-class LeadDecoder(nn.Module):
-    """Decode tokens: (B, N, D), calendar (B, L, 6), lead time (B,) h -> (B, L, N, 6, patch ** 2).
-
-    Conditions as gain and shift of the features: FiLM, Perez et al. 2018. `channels`: the input
-    channels, for the published form whose last layer has them all.
-    """
+class _DecoderLayers(nn.Module):
+    """What the decoder learns."""
 
     def __init__(self, config: ModelConfig, channels: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -232,20 +228,6 @@ class LeadDecoder(nn.Module):
         self.out = nn.Linear(width, len(names) * area)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-
-    def forward(self, tokens: torch.Tensor, calendar: torch.Tensor,
-                lead_time_h: torch.Tensor | None = None) -> torch.Tensor:
-        features = self.norm(tokens)
-        if self.film is None:
-            return self._decoded(features)[:, None]
-        given = _conditions(self.config, calendar, lead_time_h).to(tokens.dtype)
-        leads = [x.chunk(2, dim=-1) for x in self.film(given).split(1, dim=1)]
-        return torch.stack([recomputed(self._decoded, features, *x) for x in leads], dim=1)
-
-    def _decoded(self, features: torch.Tensor, gain: torch.Tensor | float = 0.0,
-                 shift: torch.Tensor | float = 0.0) -> torch.Tensor:
-        """Of one lead time, (B, N, 6, patch ** 2)."""
-        return _output(self, self.dropout(self.layers(features * (1 + gain) + shift)))
 
 # %% ../../nbs/32_layers.ipynb #816d0b7e
 FILM_WIDTH = 32
@@ -273,6 +255,37 @@ def _conditions(config: ModelConfig, calendar: torch.Tensor,
         lead = torch.eye(calendar.shape[1], device=calendar.device).expand(len(calendar), -1, -1)
     return torch.cat([lead, calendar if config.calendar else torch.zeros_like(calendar)], dim=-1)
 
+# %% ../../nbs/32_layers.ipynb #76e4310b
+class LeadDecoder(_DecoderLayers):
+    """Decode tokens: (B, N, D), calendar (B, L, 6), lead time (B,) h -> (B, L, N, 6, patch ** 2).
+
+    Conditions as gain and shift of the features: FiLM, Perez et al. 2018. `channels`: the input
+    channels, for the published form whose last layer has them all.
+    """
+
+    def forward(self, tokens: torch.Tensor, calendar: torch.Tensor,
+                lead_time_h: torch.Tensor | None = None) -> torch.Tensor:
+        features = self.norm(tokens)
+        if self.film is None:
+            return self._decoded(features)[:, None]
+        given = _conditions(self.config, calendar, lead_time_h).to(tokens.dtype)
+        leads = [x.chunk(2, dim=-1) for x in self.film(given).split(1, dim=1)]
+        return torch.stack([recomputed(self._decoded, features, *x) for x in leads], dim=1)
+
+    def _decoded(self, features: torch.Tensor, gain: torch.Tensor | float = 0.0,
+                 shift: torch.Tensor | float = 0.0) -> torch.Tensor:
+        """Of one lead time, (B, N, 6, patch ** 2)."""
+        return _output(self, self.dropout(self.layers(features * (1 + gain) + shift)))
+
+# %% ../../nbs/32_layers.ipynb #4fb08329
+def _output(decoder: LeadDecoder, features: torch.Tensor) -> torch.Tensor:
+    weight, bias = decoder.out.weight, decoder.out.bias
+    if decoder.at is not None:  # only the rows that are asked for
+        at = torch.tensor(decoder.at, device=weight.device)
+        weight = weight.unflatten(0, (-1, decoder.area))[at].flatten(0, 1)
+        bias = bias.unflatten(0, (-1, decoder.area))[at].flatten()
+    return F.linear(features, weight, bias).unflatten(-1, (len(TARGETS), decoder.area))
+
 # %% ../../nbs/32_layers.ipynb #32p00002
 class Persistence(nn.Module):
     """Share of the present: cells (B, N, C, A), calendar, lead time -> (B, L, N, 6, A).
@@ -291,12 +304,3 @@ class Persistence(nn.Module):
                 lead_time_h: torch.Tensor | None = None) -> torch.Tensor:
         share = self.share(_conditions(self.config, calendar, lead_time_h))
         return share[:, :, None, :, None] * cells[:, None, :, self.at]
-
-# %% ../../nbs/32_layers.ipynb #036d3edf
-def _output(decoder: LeadDecoder, features: torch.Tensor) -> torch.Tensor:
-    weight, bias = decoder.out.weight, decoder.out.bias
-    if decoder.at is not None:  # only the rows that are asked for
-        at = torch.tensor(decoder.at, device=weight.device)
-        weight = weight.unflatten(0, (-1, decoder.area))[at].flatten(0, 1)
-        bias = bias.unflatten(0, (-1, decoder.area))[at].flatten()
-    return F.linear(features, weight, bias).unflatten(-1, (len(TARGETS), decoder.area))

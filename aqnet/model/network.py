@@ -32,25 +32,28 @@ __all__ = ['FieldTransformer']
 __all__ = ["Domain", "FieldTransformer"]
 
 # %% ../../nbs/33_network.ipynb #4b564a39
-class FieldTransformer(nn.Module):
+class _Encoder(nn.Module):
+    """Encoding by `blocks`, each one kept or, with `checkpoint_blocks`, computed again."""
+
+    def encode(self, tokens: torch.Tensor, context: PhysicalContext,
+               scan: Scan | None = None) -> torch.Tensor:
+        """Tokens (B, N, D) through all blocks, in the order of `scan`, and back in their own."""
+        if scan is not None:
+            tokens, context = scan.permute(tokens, context)
+        for block in self.blocks:
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, context, use_reentrant=False)
+            else:
+                tokens = block(tokens, context)
+        return tokens if scan is None else scan.restore(tokens)[0]
+
+# %% ../../nbs/33_network.ipynb #837788b9
+class FieldTransformer(_Encoder):
     """Normalised fields of a domain -> normalised forecasts of six pollutants.
 
-    Parameters
-    ----------
-    config : ModelConfig
-    channels : tuple of str
-        Names of the input channels. Those of the optional input "co" are "co" and "co_...".
-    domain : Domain
-
-    Attributes
-    ----------
-    checkpoint_blocks : bool
-        Recompute each block in the backward pass instead of keeping what it computed.
-
-    Raises
-    ------
-    ModelError
-        The channels lack what the configuration needs, or the domain does (orders, ridges).
+    `channels` are the names of the input channels; those of the optional input "co" are "co" and
+    "co_...". `checkpoint_blocks`: recompute each block in the backward pass instead of keeping
+    what it computed. ModelError: channels or domain (orders, ridges) lack what `config` needs.
     """
 
     def __init__(self, config: ModelConfig, channels: tuple[str, ...], domain: Domain) -> None:
@@ -70,23 +73,6 @@ class FieldTransformer(nn.Module):
         _require_inputs(self, fields, wind, calendar, lead_time_h, present)
         return _forward(self, fields, wind, calendar, lead_time_h, present)
 
-    def encode(self, tokens: torch.Tensor, context: PhysicalContext,
-               scan: Scan | None = None) -> torch.Tensor:
-        """Tokens (B, N, D) through all blocks, in the order of `scan`, and back in their own."""
-        return _encode(self, tokens, context, scan)
-
-# %% ../../nbs/33_network.ipynb #837788b9
-def _encode(model: FieldTransformer, tokens: torch.Tensor, context: PhysicalContext,
-            scan: Scan | None) -> torch.Tensor:
-    if scan is not None:
-        tokens, context = scan.permute(tokens, context)
-    for block in model.blocks:
-        if model.checkpoint_blocks and torch.is_grad_enabled():
-            tokens = checkpoint(block, tokens, context, use_reentrant=False)
-        else:
-            tokens = block(tokens, context)
-    return tokens if scan is None else scan.restore(tokens)[0]
-
 # %% ../../nbs/33_network.ipynb #d767a68c
 def _forward(model: FieldTransformer, fields: torch.Tensor, wind: torch.Tensor,
              calendar: torch.Tensor, lead_time_h: torch.Tensor | None,
@@ -105,8 +91,7 @@ def _forward(model: FieldTransformer, fields: torch.Tensor, wind: torch.Tensor,
     wind = _known_wind(model, wind, present)
     context = _context(model, cells, wind, lead_time_h)
     scan = None if model.scan is None else model.scan(wind[:, 0], wind[:, 1], model.mask)
-    tokens = model.tokens(cells, present)
-    tokens = _placed(model, tokens, lead_time_h, scan)
+    tokens = _placed(model, model.tokens(cells, present), lead_time_h, scan)
     tokens = model.encode(tokens, context, scan if model.config.scan.window else None)
     values = model.decode(tokens, calendar, lead_time_h)
     values = values.to(torch.promote_types(values.dtype, torch.float32))
@@ -177,7 +162,7 @@ def _register(model: FieldTransformer, domain: Domain) -> None:
     own = _elevation_is_an_input(config)
     model.elevation_channel = channels.index("elevation") if own else None
 
-
+# %% ../../nbs/33_network.ipynb #95a78eb9
 def _wind_field(model: FieldTransformer, domain: Domain) -> WindField | None:
     """What makes the wind field of plumes that follow a path."""
     physics = model.config.physics

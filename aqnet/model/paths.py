@@ -47,6 +47,18 @@ def _gaussian(spacing_km: float, width_km: float) -> torch.Tensor:
     return torch.exp(-at.square() / 2)
 
 
+def _smooth(wind: torch.Tensor, down: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
+    """Weighted mean of the known winds around each cell, 0 where there is none."""
+    known = torch.isfinite(wind).all(1, keepdim=True)
+    parts = torch.cat([torch.where(known, wind, 0.0), known.to(wind.dtype)], dim=1)
+    sums = parts.flatten(0, 1)[:, None]
+    sums = F.conv2d(sums, down[None, None, :, None], padding=(len(down) // 2, 0))
+    sums = F.conv2d(sums, across[None, None, None], padding=(0, len(across) // 2))
+    sums = sums[:, 0].unflatten(0, (len(wind), 3))
+    weight = sums[:, 2:]
+    return torch.where(weight > 0, sums[:, :2] / weight.clamp_min(1e-12), 0.0)
+
+# %% ../../nbs/23_paths.ipynb #12bd446f
 class WindField(nn.Module):
     """From winds (B, 2, H, W) [m/s], NaN where unknown, to a `Flow`; `smooth_km` 0: as they are.
 
@@ -67,19 +79,7 @@ class WindField(nn.Module):
     def forward(self, wind: torch.Tensor) -> Flow:
         return Flow(_smooth(wind.float(), self.down, self.across), self.lat, self.lon)
 
-# %% ../../nbs/23_paths.ipynb #12bd446f
-def _smooth(wind: torch.Tensor, down: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of the known winds around each cell, 0 where there is none."""
-    known = torch.isfinite(wind).all(1, keepdim=True)
-    parts = torch.cat([torch.where(known, wind, 0.0), known.to(wind.dtype)], dim=1)
-    sums = parts.flatten(0, 1)[:, None]
-    sums = F.conv2d(sums, down[None, None, :, None], padding=(len(down) // 2, 0))
-    sums = F.conv2d(sums, across[None, None, None], padding=(0, len(across) // 2))
-    sums = sums[:, 0].unflatten(0, (len(wind), 3))
-    weight = sums[:, 2:]
-    return torch.where(weight > 0, sums[:, :2] / weight.clamp_min(1e-12), 0.0)
-
-# %% ../../nbs/23_paths.ipynb #57846eb8
+# %% ../../nbs/23_paths.ipynb #d8ff92df
 def wind_at(flow: Flow, lat: torch.Tensor, lon: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Eastward and northward wind [m/s] at places (B, heads, N), radians; bilinear."""
     ends = zip((lon, lat), (flow.lon, flow.lat), strict=True)
@@ -87,7 +87,7 @@ def wind_at(flow: Flow, lat: torch.Tensor, lon: torch.Tensor) -> tuple[torch.Ten
     found = F.grid_sample(flow.wind.to(at.dtype), at, padding_mode="border", align_corners=True)
     return found[:, 0], found[:, 1]
 
-
+# %% ../../nbs/23_paths.ipynb #57846eb8
 def path_points(place: Geometry, flow: Flow, tau_h: torch.Tensor, turning: torch.Tensor,
                 steps: int) -> torch.Tensor:
     """Points from which air reaches the tokens after `tau_h`, kept inside the domain.

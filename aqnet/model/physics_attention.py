@@ -33,8 +33,8 @@ Wavelength = Annotated[float, Field(gt=0)]
 COMPUTED_BY = ("method", "kernel", "block")
 
 # %% ../../nbs/27_physics_attention.ipynb #714f827a
-class PhysicsConfig(Config):
-    """Biases, position and method of physics attention."""
+class _BiasConfig(Config):
+    """Elevation barrier, plume and ridge barrier."""
 
     elevation: Literal["off", "receiver_uphill", "source_uphill"] = "receiver_uphill"
     elevation_start: Positive = (1.0,)  # nat per 1000 m
@@ -55,6 +55,11 @@ class PhysicsConfig(Config):
     plume_smooth_km: Annotated[float, Field(ge=0)] = 80.0  # of the wind field of a path
     ridge: bool = False
     ridge_start: Positive = (1.0,)  # nat per 1000 m
+
+# %% ../../nbs/27_physics_attention.ipynb #a67a5508
+class PhysicsConfig(_BiasConfig):
+    """Biases, position and method of physics attention."""
+
     position: Literal["none", "rotary", "bucketed"] = "rotary"
     rotary_km: tuple[Wavelength, Wavelength] = (130.0, 20000.0)  # shortest and longest wave
     stretch: bool = False  # bucketed: rows and columns stretched to 128, as published

@@ -33,16 +33,12 @@ class Geometry:
 
     Attributes
     ----------
-    up, east, north : (N, 3) or (B, N, 3) float64
-        Unit vectors at each token.
-    centred : (N, 3) or (B, N, 3) float64
-        Position minus the domain's centre, km, rounded to `POSITION_STEP_KM`.
-    off_sphere : (N, 1) or (B, N, 1) float64
-        Square of the distance from the earth's middle minus its radius squared: rounding, km2.
-    centre : (float, float)
-        Latitude and longitude of the centre, radians.
-    box : four floats
-        South, north, west, east: outermost centres, longitudes from the centre's, radians.
+    up, east, north : (N, 3) float64, unit vectors at each token
+    centred : (N, 3) float64 km, position minus the centre, rounded to `POSITION_STEP_KM`
+    off_sphere : (N, 1) float64 km2
+        Square of the distance from the earth's middle minus its radius squared: rounding.
+    centre : (latitude, longitude) radians
+    box : (south, north, west, east) radians, outermost tokens, longitudes from the centre's
     """
 
     up: torch.Tensor

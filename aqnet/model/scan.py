@@ -23,7 +23,7 @@ __all__ = ["SCAN_MODES", "Scan", "WindScan", "effective_scan_mode"]
 
 # %% ../../nbs/22_scan_layer.ipynb #7cb71664
 @dataclass(frozen=True)
-class Scan:
+class _Order:
     """Order of the N tokens of B samples.
 
     Attributes
@@ -43,6 +43,11 @@ class Scan:
     rank_domain: torch.Tensor
     rank_region: torch.Tensor
     inverted: bool = True
+
+# %% ../../nbs/22_scan_layer.ipynb #1580c84c
+@dataclass(frozen=True)
+class Scan(_Order):
+    """Order of the N tokens of B samples along the wind; its attributes are those of `_Order`."""
 
     def permute(self, *things: torch.Tensor | PhysicalContext) -> tuple:
         """Put tensors (B, N, ...), (1, N, ...) or (N, ...) and contexts into scan order.

@@ -21,12 +21,11 @@ __all__ = ['ALGORITHM_VERSION', 'KINDS', 'MOST_SECTORS', 'ScanSpec', 'scan_spec'
 __all__ = ["ALGORITHM_VERSION", "KINDS", "ScanOrders", "ScanSpec", "build_orders", "nearest_sector",
            "region_bounds", "scan_spec", "sector_directions"]
 
-# %% ../../nbs/20_wind_scan.ipynb #5566363e
+# %% ../../nbs/20_wind_scan.ipynb #43f7a48d
 ALGORITHM_VERSION = 1  # raise it when `build_orders` gives other orders for the same specification
 KINDS = ("domain", "region", "lanes")
-MOST_SECTORS = 360  # one a degree: the file grows with them, 20 MB for the default grid
 
-
+# %% ../../nbs/20_wind_scan.ipynb #5566363e
 @dataclass(frozen=True, eq=False)
 class ScanSpec:
     """What the orders are built for.
@@ -40,8 +39,7 @@ class ScanSpec:
         Number of bands of patch rows and of patch columns.
     sectors : int
         Number of wind directions, a multiple of 4.
-    lane_patches : int
-        Width of a lane across the wind, in patches.
+    lane_patches : int, width of a lane across the wind, in patches
     active : (rows, columns) bool
         Patches that are tokens; tokens are numbered row by row.
     """
@@ -54,6 +52,9 @@ class ScanSpec:
     active: np.ndarray
 
 # %% ../../nbs/20_wind_scan.ipynb #1d6a9bdf
+MOST_SECTORS = 360  # one a degree: the file grows with them, 20 MB for the default grid
+
+
 def _refuse(problem: str, expected: object, found: object, remedy: str) -> GridError:
     return GridError(explain(problem, expected=expected, found=found, remedy=remedy))
 

@@ -60,8 +60,7 @@ class Kernel:
 
     Attributes
     ----------
-    device : str
-        Type of the device.
+    device : str, type of the device
     dtypes : tuple of torch.dtype
     forward : callable, or None for `tiled_attention`
         (q, k, v, causal) -> o, L (B, heads, N); scores are q . k
@@ -243,6 +242,16 @@ def _gradients(kernel: Kernel, scale: float, grad, o, lse, height, leaves):
     return total
 
 # %% ../../nbs/26_sorted_attention.ipynb #7af68f94
+def _precise_gradients(kernel: Kernel, scale: float, grad, o, lse, height, leaves):
+    """Gradients of `leaves` in at least float32; without o and L, from a second forward."""
+    precise = torch.promote_types(grad.dtype, torch.float32)
+    leaves = [x.to(precise) for x in leaves]
+    if o is None:
+        kernel = KERNELS[kernel.gradients]
+        o, lse = _attend(kernel, scale, *leaves[:5], height, leaves[5])
+    return _gradients(kernel, scale, grad.to(precise), o, lse, height, leaves)
+
+# %% ../../nbs/26_sorted_attention.ipynb #22f88997
 class _Fused(torch.autograd.Function):
     """Attention with features and sorted elevation barrier; first derivatives only."""
 
@@ -263,16 +272,32 @@ class _Fused(torch.autograd.Function):
         *inputs, height, alpha, order, o, lse = ctx.saved_tensors
         if order is not None:
             grad, o = _sorted(grad, order), None if o is None else _sorted(o, order)
-        kernel, precise = ctx.kernel, torch.promote_types(grad.dtype, torch.float32)
-        leaves = [x.to(precise) for x in (*inputs, alpha)]
-        if o is None:
-            kernel = KERNELS[kernel.gradients]
-            o, lse = _attend(kernel, ctx.scale, *leaves[:5], height, leaves[5])
-        *back, back_alpha = _gradients(
-            kernel, ctx.scale, grad.to(precise), o, lse, height, leaves)
+        *back, back_alpha = _precise_gradients(
+            ctx.kernel, ctx.scale, grad, o, lse, height, [*inputs, alpha])
         return None, None, *back, None, back_alpha, None
 
 # %% ../../nbs/26_sorted_attention.ipynb #f83a9d99
+def _sorted(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Tokens of (B, heads, N, d) in the order (N,) or (B, N)."""
+    return pick_tokens(x.transpose(1, 2), order, 2).transpose(1, 2)
+
+
+def _by_height(q, k, v, fq, fk, height, alpha, order):
+    """What the runs take: all of it sorted by height, the height too; or as it is without one."""
+    precise = fq.dtype
+    if height is None:
+        return q, k, v, fq, fk, None, q.new_zeros(q.shape[1], dtype=precise), None
+    order = torch.argsort(height, dim=-1) if order is None else order
+    tokens = [_sorted(x, order) for x in (q, k, v, fq, fk)]
+    return *tokens, height.to(precise).gather(-1, order), alpha.to(precise), order
+
+
+def _join(side: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """Features of one side beside each other, (B or 1, heads or 1, N, ranks)."""
+    batch, heads = (max(f.shape[axis] for f in side) for axis in (0, 1))
+    return torch.cat([f.to(dtype).expand(batch, heads, -1, -1) for f in side], dim=-1)
+
+# %% ../../nbs/26_sorted_attention.ipynb #40835620
 def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                     features: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
                     height: torch.Tensor | None = None, alpha: torch.Tensor | None = None,
@@ -291,23 +316,7 @@ def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     precise = torch.promote_types(q.dtype, torch.float32)
-    fq, fk = (_join(side, q, precise) for side in zip(*features, strict=True)) \
+    fq, fk = (_join(side, precise) for side in zip(*features, strict=True)) \
         if features else (q.new_zeros(1, 1, q.shape[2], 0, dtype=precise),) * 2
     attend = partial(_Fused.apply, chosen) if chosen.forward else tiled_attention
-    if height is None:
-        return attend(scale, q, k, v, fq, fk, None, q.new_zeros(q.shape[1], dtype=precise), None)
-    order = torch.argsort(height, dim=-1) if order is None else order
-    tokens = (_sorted(x, order) for x in (q, k, v, fq, fk))
-    height = height.to(precise).gather(-1, order)
-    return attend(scale, *tokens, height, alpha.to(precise), order)
-
-# %% ../../nbs/26_sorted_attention.ipynb #40835620
-def _sorted(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Tokens of (B, heads, N, d) in the order (N,) or (B, N)."""
-    return pick_tokens(x.transpose(1, 2), order, 2).transpose(1, 2)
-
-
-def _join(side: Sequence[torch.Tensor], q: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Features of one side beside each other, (B or 1, heads or 1, N, ranks)."""
-    batch, heads = (max(f.shape[axis] for f in side) for axis in (0, 1))
-    return torch.cat([f.to(dtype).expand(batch, heads, -1, -1) for f in side], dim=-1)
+    return attend(scale, *_by_height(q, k, v, fq, fk, height, alpha, order))

@@ -43,13 +43,15 @@ _PAGES = {"torch": {"THP_MEM_ALLOC_ENABLE": "0"}, "aqnet": {}}  # read by torch
 class Case:
     """A network, the type of its products and how its process handles memory.
 
-    `tokens` None: the published form. `memory` "torch": as torch starts by itself, on pages of 4 kB
-    and with the limits of the C library; "aqnet": as `import aqnet` and a training set them.
+    `tokens` None: the published form. `lead_mode` "one": one lead time a pass, as it has. `memory`
+    "torch": as torch starts by itself, on pages of 4 kB and with the limits of the C library;
+    "aqnet": as `import aqnet` and a training set them.
     """
 
     tokens: str | None
     dtype: torch.dtype = torch.float32
     memory: Literal["torch", "aqnet"] = "aqnet"
+    lead_mode: Literal["all", "one"] = "all"
 
 
 REFERENCE = "published"
@@ -58,6 +60,8 @@ CASES = {
     "published-memory": Case(None),
     "full": Case("full"),
     "full-bf16": Case("full", torch.bfloat16),
+    "full-one-lead": Case("full", lead_mode="one"),
+    "full-one-lead-bf16": Case("full", torch.bfloat16, lead_mode="one"),
     "active": Case("active"),
     "active-bf16": Case("active", torch.bfloat16),
 }
@@ -160,7 +164,8 @@ def _measure(pipe, case: str, size: Size, repeats: int, threads: int) -> None:
     gflops = max(gflops, matmul_gflops(dtype=CASES[case].dtype))
     flop, tokens = count_operations(network, inputs)
     parameters = sum(p.numel() for p in network.parameters())
-    leads = 1 if CASES[case].tokens is None else len(network.config.lead_times_h)
+    one = CASES[case].tokens is None or CASES[case].lead_mode == "one"
+    leads = 1 if one else len(network.config.lead_times_h)
     pipe.send(StepCost(case, tokens, parameters, leads, seconds, memory, flop, gflops))
 
 
@@ -175,9 +180,10 @@ def _make(case: str, size: Size) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     config = _configuration(CASES[case], size)
     network = FieldTransformer(config, INPUTS, domain_like(config, grid))
     network.checkpoint_blocks = size.checkpointing
-    shape = (1, len(config.lead_times_h), 6)
-    wind = 6.0 * torch.randn(1, 2, *grid.shape)
-    return network, (torch.randn(1, len(INPUTS), *grid.shape), wind, torch.randn(shape))
+    fields, wind = torch.randn(1, len(INPUTS), *grid.shape), 6.0 * torch.randn(1, 2, *grid.shape)
+    if config.lead_mode == "one":
+        return network, (fields, wind, torch.randn(1, 1, 6), torch.full((1,), ONE_LEAD_H))
+    return network, (fields, wind, torch.randn(1, len(config.lead_times_h), 6))
 
 
 def _configuration(case: Case, size: Size) -> ModelConfig:
@@ -186,7 +192,8 @@ def _configuration(case: Case, size: Size) -> ModelConfig:
     Without dropout and drop path, as the published form is measured.
     """
     sides = {"width": size.width, "depth": size.depth, "heads": size.heads}
-    return model_preset("china", tokens=case.tokens, dropout=0.0, drop_path=0.0, **sides)
+    sides |= {"tokens": case.tokens, "lead_mode": case.lead_mode}
+    return model_preset("china", dropout=0.0, drop_path=0.0, **sides)
 
 
 # ---- the step

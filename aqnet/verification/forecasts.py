@@ -33,6 +33,7 @@ __all__ = [
     "forecast_split",
     "require_same_store",
     "sample_at_stations",
+    "station_groups",
 ]
 
 MODEL, FULL, REGRESSION, RIDGE = "model", "full correction", "regression alone", "ridge"
@@ -183,13 +184,14 @@ def forecast_split(
         echo(f"  {split}: {done} of {len(samples)} init times")
     at_stations = {name: np.concatenate([p[name] for p in parts]) for name in FORECASTS}
     observed = observed_at(stations, samples.rows, leads)
-    at_places = _accumulator(_station_groups(stations, offset), leads, "one a station")
+    at_places = _accumulator(station_groups(stations, offset), leads, "one a station")
     at_places.add(samples.times, at_stations, observed)
     on_grid_board = on_cells.board if on_cells else None
     return SplitForecasts(at_places.board, on_grid_board, samples.times, at_stations, observed)
 
 
-def _station_groups(stations: StationRecords, utc_offset_h: float) -> Groups:
+def station_groups(stations: StationRecords, utc_offset_h: float) -> Groups:
+    """Stations with weight 1: all, `ASSIMILATED` and `WITHHELD`."""
     members = {ASSIMILATED: ~stations.withheld, WITHHELD: stations.withheld}
     weight = np.ones(len(stations.withheld))
     return Groups(stations.lat, stations.lon, weight, members, utc_offset_h)

@@ -150,11 +150,6 @@ class Groups:
         """(C, G) float64: 1 where a place belongs to a group."""
         return self.in_group.T.astype(np.float64)[self.classes]
 
-    @property
-    def class_weight(self) -> np.ndarray:
-        """(B,): sum of the weights of a class."""
-        return np.bincount(self.classes, self.weight)
-
     def classes_of(self, *names: str) -> np.ndarray:
         """Classes that belong to all of the named groups; VerificationError for an unknown one."""
         if unknown := [name for name in names if name not in self.names]:

@@ -10,7 +10,8 @@ import numpy as np
 import shapely
 
 from aqnet.errors import DataError, explain
-from aqnet.grid import EARTH_RADIUS_KM, Grid, LambertGrid
+from aqnet.grid import EARTH_RADIUS_KM, Grid
+from aqnet.lambert_grid import LambertGrid
 
 __all__ = [
     "TERRAIN",

@@ -13,6 +13,7 @@ from aqnet.data.climatology import HarmonicClimatology
 from aqnet.data.parallel import Workers
 from aqnet.data.years.reader import YearSet
 from aqnet.errors import CoverageError, ParameterError, StoreError, explain
+from aqnet.progress import Progress, silent
 from aqnet.variables import DYNAMIC
 from aqnet.verification.accumulate import Accumulator, design_of
 from aqnet.verification.groups import Groups
@@ -72,7 +73,7 @@ def score(
     each_place: bool = True,
     utc_offset_h: float = 8.0,
     workers: int = 0,
-    progress: Callable[[str, float], None] = lambda step, share: None,
+    progress: Progress = silent,
 ) -> Scoreboard:
     """Score forecasts and baselines on common pairs.
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from notebook_tools import ROOT
 
 from aqnet.cli import main
-from aqnet.jobs.batch import JOB_FILE
+from aqnet.jobs.job import JOB_FILE
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.submission import prepare
 from aqnet.jobs.submit import submit

@@ -12,10 +12,11 @@ from sweep_case import BODY, TOY
 
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.sweeps import slurm as sweep_slurm
+from aqnet.jobs.sweeps.begin import define_sweep
 from aqnet.jobs.sweeps.cancel import cancel_sweep
 from aqnet.jobs.sweeps.cluster import cluster_of
 from aqnet.jobs.sweeps.definition import load_definition
-from aqnet.jobs.sweeps.folder import Sweep, define_sweep
+from aqnet.jobs.sweeps.folder import Sweep
 from aqnet.jobs.sweeps.points import plan_sweep
 from aqnet.jobs.sweeps.queue import own_jobs, read_queue
 from aqnet.jobs.sweeps.records import PointState

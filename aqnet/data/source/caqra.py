@@ -25,7 +25,7 @@ from aqnet.data.source.files import (
 )
 from aqnet.data.static import write_nc
 from aqnet.errors import UnitError, explain
-from aqnet.grid import LambertGrid
+from aqnet.lambert_grid import LambertGrid
 from aqnet.variables import DYNAMIC, VARIABLES, to_lexicon_unit
 
 __all__ = [

@@ -12,7 +12,8 @@ from aqnet.data.manifest import GridManifest
 from aqnet.data.source.caqra import HourFields, HourSource, native_name
 from aqnet.data.source.regridding import RegridWeights, cached_weights, rotate_wind
 from aqnet.errors import CoverageError, FieldError, explain
-from aqnet.grid import Grid, GridError, LambertGrid
+from aqnet.grid import Grid, GridError
+from aqnet.lambert_grid import LambertGrid
 from aqnet.variables import DYNAMIC, GASES, TARGETS, check_field, gas_reference_factor
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,12 +35,12 @@ from aqnet.data.years.reader import (
 from aqnet.data.years.writer import YearWriter
 from aqnet.errors import ChecksumError, CoverageError, StoreError, explain
 from aqnet.io import atomic_directory, data_root
+from aqnet.progress import Progress, silent
 from aqnet.variables import STATIC
 
 __all__ = ["Listing", "compare_sources", "find_hours", "ingest_year", "prepare"]
 
 NO_FILE = "no file"  # why an hour is missing
-Progress = Callable[[str, float], None]
 # Hours whose files are hashed again when a finished store is met: 24 of 6 MB take a second.
 _SAMPLES = 24
 
@@ -79,7 +79,7 @@ def ingest_year(
     workers: int = 1,
     damaged: Damaged = "stop",
     force: bool = False,
-    progress: Progress = lambda step, fraction: None,
+    progress: Progress = silent,
 ) -> Path:
     """Write the yearly store of a source, or check the one that is there.
 

@@ -18,8 +18,9 @@ from scipy import sparse
 
 from ..store import array_digest
 from ...errors import ChecksumError, explain
-from ...grid import EARTH_RADIUS_KM, Grid, LambertGrid
+from ...grid import EARTH_RADIUS_KM, Grid
 from ...io import atomic_write_bytes, sha256_json
+from ...lambert_grid import LambertGrid
 
 # %% auto #0
 __all__ = ['MIN_KNOWN_SHARE', 'METHODS', 'RegridWeights', 'apply_weights', 'area_weights', 'bilinear_weights', 'rotate_wind',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +29,12 @@ from aqnet.data.store import (
     write_fields,
 )
 from aqnet.io import atomic_directory, require_free_space
+from aqnet.progress import Progress, silent
 from aqnet.variables import DYNAMIC, STATIC, TARGETS, VARIABLES
 
 __all__ = ["Network", "analyse_network", "build_store", "fit_network", "networks_of"]
 
 _SUSPECT = ("temp", "psfc", "rh")  # read from the thermometer and barometer of `weather_suspect`
-Progress = Callable[[str, float], None]
 # Values that an analysis may not leave: concentrations and humidity are not negative.
 _CLIP = {"rh": (0.0, 100.0)} | dict.fromkeys(TARGETS, (0.0, np.inf))
 
@@ -214,7 +213,7 @@ def build_store(
     out: Path,
     *,
     force: bool = False,
-    progress: Progress = lambda step, share: None,
+    progress: Progress = silent,
 ) -> Path:
     """Build the hourly gridded store of a station manifest, whole or not at all.
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,10 +24,11 @@ from .plan import FieldSeries, Plan, Source, make_plan, segments
 from .streaming import Sums, log_concentration, merge, segment_sums
 from ..years.reader import YearSet, open_years
 from ...errors import DataError, explain
+from ...progress import Progress, silent
 from ...variables import DYNAMIC, LEAD_TIMES_H, TARGETS
 
 # %% auto #0
-__all__ = ['MIN_PIVOT_RATIO', 'QUANTILES', 'CELL_QUANTILES', 'DEFAULT', 'Progress', 'Settings', 'compute_statistics',
+__all__ = ['MIN_PIVOT_RATIO', 'QUANTILES', 'CELL_QUANTILES', 'DEFAULT', 'Settings', 'compute_statistics',
            'statistics_of_manifest']
 
 # %% ../../../nbs/14_statistics.ipynb #e1400003
@@ -129,7 +129,6 @@ class Settings:
 
 # %% ../../../nbs/14_statistics.ipynb #e1400012
 DEFAULT = Settings()
-Progress = Callable[[str, float], None]
 
 
 def _pass(pool: Workers, plan: Plan, step: str, progress: Progress):
@@ -147,7 +146,7 @@ def _pass(pool: Workers, plan: Plan, step: str, progress: Progress):
 # %% ../../../nbs/14_statistics.ipynb #e1400013
 def compute_statistics(source: Source, split: Split, utc_offset_h: float, keep_bits: dict,
                        settings: Settings = DEFAULT, about: dict | None = None,
-                       progress: Progress = lambda step, fraction: None) -> Statistics:
+                       progress: Progress = silent) -> Statistics:
     """Statistics of the hours of `split`, the training split, in the active cells.
 
     `source` is a YearSet or a FieldSeries; `utc_offset_h` [h] that of the climatology's clock;
@@ -223,7 +222,7 @@ def _about(years: YearSet, manifest: GridManifest) -> dict:
 # %% ../../../nbs/14_statistics.ipynb #e1400020
 def statistics_of_manifest(manifest: GridManifest, folder: str | Path | None = None,
                            settings: Settings = DEFAULT,
-                           progress: Progress = lambda step, fraction: None) -> Statistics:
+                           progress: Progress = silent) -> Statistics:
     """Statistics of the training split of a manifest; the stores need not be recorded yet.
 
     Parameters

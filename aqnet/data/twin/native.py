@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ from aqnet.data.twin.produce import Window, enter_year, spin_up
 from aqnet.data.twin.recipe import twin_config
 from aqnet.data.twin.simulate import Simulation, hour_number
 from aqnet.errors import ParameterError, explain
-from aqnet.grid import CAQRA_GRID, LambertGrid
+from aqnet.lambert_grid import CAQRA_GRID, LambertGrid
+from aqnet.progress import Progress, silent
 from aqnet.variables import DYNAMIC
 
 __all__ = ["LambertSampler", "write_native"]
@@ -84,7 +84,7 @@ def write_native(
     window: Window,
     *,
     states: str | Path,
-    progress: Callable[[str, float], None] = lambda step, fraction: None,
+    progress: Progress = silent,
 ) -> int:
     """Simulate to a window and write its hours as native files on `CAQRA_GRID`.
 

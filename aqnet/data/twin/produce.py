@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,11 +21,11 @@ from aqnet.data.years.format import YearSpec
 from aqnet.data.years.writer import YearWriter, write_shard
 from aqnet.errors import CoverageError, ParameterError, StoreError, explain
 from aqnet.io import atomic_write_bytes, require_free_space
+from aqnet.progress import Progress, silent
 from aqnet.variables import DYNAMIC
 
 __all__ = ["enter_year", "make_years", "spin_up", "state_path"]
 
-Progress = Callable[[str, float], None]
 Window = tuple[str, str]
 _BYTES_PER_VALUE = 2.0  # of a compressed value; measured 1.7, with reserve
 _WAITING = 2  # shards in memory on their way to the disk
@@ -169,7 +169,7 @@ def make_years(
     folder: str | Path,
     *,
     window: Window | None = None,
-    progress: Progress = lambda step, fraction: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Simulate years of a twin and write their stores.
 

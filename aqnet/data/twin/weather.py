@@ -135,7 +135,7 @@ class Weather:
         moment = self._moment(hour)
         waves = self._waves(hour, moment.day)
         flux_x, flux_y = self._fluxes(waves.psi + self._mean(moment.day), moment.day)
-        carried = self._centre_wind(flux_x, flux_y)
+        carried = self.centre_wind(flux_x, flux_y)
         speed = np.hypot(*carried)
         single = dict(zip(("temp", "rh", "psfc"), self._air(waves, moment), strict=True))
         single["u"], single["v"] = self._surface_wind(carried, moment)
@@ -145,6 +145,23 @@ class Weather:
         single["rain"], single["wind"] = self._rain(waves, moment.day), speed
         single = {name: field.astype(np.float32) for name, field in single.items()}
         return HourWeather(flux_x=flux_x, flux_y=flux_y, **single)
+
+    def centre_wind(self, flux_x: np.ndarray, flux_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Wind of the carrying layer at the centres of the cells.
+
+        Parameters
+        ----------
+        flux_x, flux_y : (H, W+1), (H+1, W)
+            Flow through the faces, m2/s, as in `HourWeather`.
+
+        Returns
+        -------
+        east, north : (H, W)
+            m/s.
+        """
+        geometry = self.world.geometry
+        east = 0.5 * (flux_x[:, 1:] + flux_x[:, :-1]) / geometry.dy
+        return east, 0.5 * (flux_y[1:] + flux_y[:-1]) / geometry.dx
 
     def _moment(self, hour: float) -> _Moment:
         time = np.datetime64("1970-01-01", "s") + np.timedelta64(round(hour * 3600), "s")
@@ -162,12 +179,6 @@ class Weather:
         wet = 0.75 * moist - 0.45 * psi  # humid air, and air that rises in low pressure
         cloud = 1 / (1 + np.exp(-2.2 * (wet - 0.5 + 0.9 * self._dry)))
         return _Waves(self._synoptic_psi(corner, day), front, thermal, moist, wet, cloud)
-
-    def _centre_wind(self, flux_x, flux_y) -> tuple[np.ndarray, np.ndarray]:
-        """Eastward and northward wind of the carrying layer at the centres, m/s."""
-        geometry = self.world.geometry
-        east = 0.5 * (flux_x[:, 1:] + flux_x[:, :-1]) / geometry.dy
-        return east, 0.5 * (flux_y[1:] + flux_y[:-1]) / geometry.dx
 
     def _rain(self, waves: _Waves, day: float) -> np.ndarray:
         """Rain, mm/h: where the air is wetter than the climate of the place needs for it."""

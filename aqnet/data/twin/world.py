@@ -17,7 +17,6 @@ from aqnet.grid import GRIDS, Grid, GridError
 __all__ = ["World", "build_world", "correlated_noise", "rearranged"]
 
 _BASIN_KM = 220.0  # scale above which a rearranged terrain keeps the real one
-_SMALLEST_CELL_KM = 5.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from .format import (
 from ...errors import CoverageError, StoreError, explain
 from ...grid import Grid
 from ...io import data_root, sha256_json
+from ...progress import Progress, silent
 from ...variables import DYNAMIC
 
 # %% auto #0
@@ -224,7 +225,7 @@ def open_year(path: str | Path) -> YearStore:
 
 # %% ../../../nbs/13_years.ipynb #1413b2dc
 def verify_year(path: str | Path, deep: bool = False, samples: int = 24, seed: int = 0,
-                progress: Callable[[str, float], None] = lambda step, share: None) -> str:
+                progress: Progress = silent) -> str:
     """Compare a store with the digests in it; return the digest of its content.
 
     `deep` reads all hours, otherwise `samples` hours drawn with `seed`, the last one, and the

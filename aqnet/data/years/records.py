@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from aqnet.data.statistics.file import load_statistics
 from aqnet.data.years.reader import YearStore, compare_with_manifest, open_year, verify_year
 from aqnet.errors import ChecksumError, CoverageError, explain
 from aqnet.io import atomic_write_text, data_root
+from aqnet.progress import Progress
 
 __all__ = ["CheckedYear", "check_stores", "coverage_table", "record_stores"]
 
-Progress = Callable[[str, float], None]
 STATISTICS = "statistics.nc"  # where `aqnet data stats` writes
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aqnet.code_state import GitState
 from aqnet.jobs.notebook import code_cells, read_notebook
-from aqnet.jobs.parameters import render
+from aqnet.jobs.parameter_types import render
 from aqnet.jobs.runs.environment import Environment
 from aqnet.jobs.runs.folder import RunFolder
 from aqnet.jobs.runs.results import read_digests

@@ -12,7 +12,7 @@ import aqnet
 from aqnet.code_state import git_state
 from aqnet.errors import TargetExistsError
 from aqnet.io import atomic_directory
-from aqnet.jobs.parameters import Value
+from aqnet.jobs.parameter_types import Value
 from aqnet.jobs.runs.naming import RUN_DIR, parameters_hash
 from aqnet.jobs.runs.record import Provenance, RunRecord, dump
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from aqnet.config import read_yaml
-from aqnet.errors import RunError, explain
 from aqnet.io import (
     atomic_write_bytes,
     atomic_write_json,
@@ -19,23 +16,16 @@ from aqnet.io import (
     sha256_file,
 )
 from aqnet.jobs.notebook import code_digest, read_notebook
-from aqnet.jobs.parameters import Value, check_values, parse_parameters
-from aqnet.jobs.runs.attempts import begin_attempt, end_attempt, log_of_job, read_attempts
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameter_types import Value
+from aqnet.jobs.parameters import check_values
+from aqnet.jobs.runs.attempts import begin_attempt, end_attempt, log_of_job
+from aqnet.jobs.runs.contents import RunContents
 from aqnet.jobs.runs.creation import make_folder, make_new_folder
-from aqnet.jobs.runs.environment import Environment
 from aqnet.jobs.runs.metrics import plain
 from aqnet.jobs.runs.naming import notebook_label, recorded_path
 from aqnet.jobs.runs.output import copy_output, end_copy
-from aqnet.jobs.runs.record import (
-    ENDED,
-    Attempt,
-    Failure,
-    Provenance,
-    RunRecord,
-    Status,
-    dump,
-    load,
-)
+from aqnet.jobs.runs.record import ENDED, Failure, RunRecord, Status, dump, load
 from aqnet.jobs.runs.results import RESULTS, write_results
 
 __all__ = ["RunFolder"]
@@ -47,25 +37,17 @@ def _in_a_kernel() -> bool:
     return shell is not None and shell.get_ipython() is not None
 
 
-class RunFolder:
+class RunFolder(RunContents):
     """One run on disk. Make one with `create`, `for_notebook` or `open`.
 
     Attributes
     ----------
-    path : pathlib.Path
-        Absolute path of the folder.
     writer : bool
         Of the class: False in the processes of a script whose rank is not 0, which find the
         folder as rank 0 keeps it; there, methods that write do nothing.
     """
 
     writer: bool = True
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __repr__(self) -> str:
-        return f"RunFolder({self.path.name}, {self.record.status})"
 
     @classmethod
     def create(
@@ -115,8 +97,7 @@ class RunFolder:
         )
         if path is not None:
             return cls(make_folder(Path(path).absolute(), record, parameters))
-        root = (Path(root) if root is not None else runs_root()).absolute()
-        return cls(make_new_folder(root, record, parameters))
+        return cls(make_new_folder(runs_root(root), record, parameters))
 
     @classmethod
     def for_notebook(
@@ -171,57 +152,6 @@ class RunFolder:
         if cls.writer:
             load(path / "run.json", RunRecord)
         return cls(path)
-
-    @property
-    def record(self) -> RunRecord:
-        """Content of run.json, read anew."""
-        return load(self.path / "run.json", RunRecord)
-
-    @property
-    def provenance(self) -> Provenance:
-        """Content of provenance.json, read anew."""
-        return load(self.path / "provenance.json", Provenance)
-
-    @property
-    def parameters(self) -> dict[str, Value]:
-        """Content of parameters.yaml."""
-        return read_yaml(self.path / "parameters.yaml", RunError)
-
-    @property
-    def attempts(self) -> list[Attempt]:
-        """The starts of this run, in order."""
-        return read_attempts(self.path)
-
-    @property
-    def environment(self) -> Environment | None:
-        """Interpreter and packages of the last start; None before the first."""
-        return next((each.environment for each in reversed(self.attempts)), None)
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of model states."""
-        return self.path / "checkpoints"
-
-    @property
-    def report_path(self) -> Path:
-        """Where the report goes."""
-        return self.path / "report.html"
-
-    @property
-    def log_path(self) -> Path:
-        """What the last start printed, or the first will."""
-        last = next((each.log for each in reversed(self.attempts) if each.log), None)
-        return self.path / (last or "logs/attempt-1.log")
-
-    @property
-    def notebook_path(self) -> Path:
-        """Executed notebook."""
-        return self.path / "notebook.ipynb"
-
-    @property
-    def metrics_path(self) -> Path:
-        """What `write_metrics` writes."""
-        return self.path / "metrics.json"
 
     def set_status(
         self, status: Status, error: Failure | None = None, exit_code: int | None = None
@@ -312,21 +242,3 @@ class RunFolder:
         """
         if self.writer:
             atomic_write_json(self.metrics_path, plain(metrics, "metrics"))
-
-    def read_metrics(self) -> dict:
-        """Content of metrics.json.
-
-        Raises
-        ------
-        RunError
-            The run wrote no metrics.
-        """
-        if not self.metrics_path.is_file():
-            message = explain(
-                f"run {self.path.name} has no metrics",
-                expected="metrics.json",
-                found=f"no such file; the run is {self.record.status}",
-                remedy="choose a complete run (`latest_run` does)",
-            )
-            raise RunError(message)
-        return json.loads(self.metrics_path.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aqnet.errors import RunError, explain
 from aqnet.io import runs_root
-from aqnet.jobs.parameters import Value
+from aqnet.jobs.parameter_types import Value
 from aqnet.jobs.runs.folder import RunFolder
 from aqnet.jobs.runs.naming import notebook_label
 from aqnet.jobs.runs.record import Status
@@ -23,7 +23,7 @@ def list_runs(root: str | Path | None = None) -> list[RunFolder]:
     RunError
         A run.json cannot be read.
     """
-    root = Path(root) if root is not None else runs_root()
+    root = runs_root(root)
     found = [RunFolder.open(record.parent) for record in root.glob("[!.]*/run.json")]
     return sorted(found, key=lambda run: (run.record.created, run.path.name))
 
@@ -45,7 +45,7 @@ def find_run(name: str, root: str | Path | None = None) -> RunFolder:
     """
     if (Path(name) / "run.json").is_file():
         return RunFolder.open(name)
-    root = Path(root) if root is not None else runs_root()
+    root = runs_root(root)
     runs = list_runs(root)
     found = [run for run in runs if run.path.name == name]
     found = found or [run for run in runs if run.path.name.startswith(name)]
@@ -105,7 +105,7 @@ def latest_run(
     RunError
         No such run (the message names the command to make one), or the name is ambiguous.
     """
-    root = Path(root) if root is not None else runs_root()
+    root = runs_root(root)
     wanted = notebook_label(notebook_stem)
     named = _named(list_runs(root), wanted)
     values = dict(parameters or {})

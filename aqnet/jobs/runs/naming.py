@@ -8,7 +8,8 @@ from pathlib import Path
 
 from aqnet.errors import ParameterError, explain
 from aqnet.io import sha256_json
-from aqnet.jobs.parameters import Parameter, Value
+from aqnet.jobs.parameter_types import Value
+from aqnet.jobs.parameters import Parameter
 
 __all__ = ["RUN_DIR", "notebook_label", "parameters_hash", "relative_path", "require_run_dir"]
 

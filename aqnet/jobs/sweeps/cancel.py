@@ -74,7 +74,7 @@ def cancel_sweep(sweep: Sweep) -> list[str]:
         if holder is not None:
             line, process = _ask(state.point.title, holder, signal.SIGINT)
             lines, asked = [*lines, line], [*asked, *([process] if process else [])]
-    count = cancel_elements(sweep, states, queue)
+    count = cancel_elements(states, queue)
     lines += [f"cancelled {count} elements in SLURM's queue"] if count else []
     if queue is None:
         lines.append("there is no SLURM here: its elements were not cancelled")

@@ -40,7 +40,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from aqnet.config import Config, load_yaml
 from aqnet.errors import ParameterError, explain
-from aqnet.jobs.parameters import render
+from aqnet.jobs.parameter_types import render
 
 __all__ = [
     "SEED",

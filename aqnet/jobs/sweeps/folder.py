@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,16 +30,9 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
-from aqnet.errors import ParameterError, RunError, TargetExistsError, explain
-from aqnet.io import (
-    atomic_directory,
-    atomic_write_json,
-    lock_folder,
-    runs_root,
-    unlock_folder,
-)
-from aqnet.jobs.runs import RunFolder
-from aqnet.jobs.sweeps.points import Notebook, Plan, Point
+from aqnet.errors import ParameterError, RunError, explain
+from aqnet.io import atomic_write_json, lock_folder, runs_root, unlock_folder
+from aqnet.jobs.sweeps.points import Notebook, Point
 from aqnet.jobs.sweeps.records import (
     TO_DO,
     ArrayRecord,
@@ -47,18 +40,15 @@ from aqnet.jobs.sweeps.records import (
     PointState,
     Queue,
     Stored,
-    SweepStatus,
     refuse_change,
 )
+from aqnet.jobs.sweeps.status import status_of
 
-__all__ = ["Sweep", "define_sweep", "find_sweep", "newest_sweep"]
-
-_WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SUSPENDED",
-            "RESV_DEL_HOLD", "SPECIAL_EXIT")  # fmt: skip
+__all__ = ["Sweep", "newest_sweep"]
 
 
 class Sweep:
-    """A sweep on disk. Make one with `define_sweep` or `Sweep.open`.
+    """A sweep on disk. Make one with `aqnet.jobs.sweeps.begin.define_sweep` or `Sweep.open`.
 
     Attributes
     ----------
@@ -80,7 +70,7 @@ class Sweep:
         ParameterError
             There is none, or it was written by another version.
         """
-        folder = (Path(root) if root is not None else runs_root()).absolute() / "sweeps"
+        folder = runs_root(root) / "sweeps"
         sweep = cls(folder / name)
         if (sweep.path / "points.json").is_file():
             sweep.stored  # noqa: B018 - read, so that an unusable one is told of here
@@ -126,20 +116,15 @@ class Sweep:
         ------
         ParameterError
         """
-        definition, evaluation, summary = self.stored.definition, None, None
-        notebook = Notebook.read(definition.notebook)
-        now = {"notebook": notebook.sha256}
-        before = {"notebook": self.stored.notebook_sha256}
-        if definition.evaluate is not None:
-            evaluation = Notebook.read(definition.evaluate.notebook)
-            now["evaluate.notebook"] = evaluation.sha256
-            before["evaluate.notebook"] = self.stored.evaluation_sha256
-        if definition.summary is not None:
-            summary = Notebook.read(definition.summary.notebook)
-            now["summary.notebook"] = summary.sha256
-            before["summary.notebook"] = self.stored.summary_sha256
-        refuse_change(self.name, before, now)
-        return notebook, evaluation, summary
+        stored, definition = self.stored, self.stored.definition
+        sections = (definition, definition.evaluate, definition.summary)
+        notebooks = tuple(s if s is None else Notebook.read(s.notebook) for s in sections)
+        names = ("notebook", "evaluate.notebook", "summary.notebook")
+        digests = (stored.notebook_sha256, stored.evaluation_sha256, stored.summary_sha256)
+        there = [row for row in zip(names, digests, notebooks, strict=True) if row[2] is not None]
+        before = {name: digest for name, digest, _ in there}
+        refuse_change(self.name, before, {name: read.sha256 for name, _, read in there})
+        return notebooks
 
     # ---- run folders
 
@@ -258,44 +243,15 @@ class Sweep:
         """What has become of one point; `held`: a process here has it, `jobs`: see there."""
         run, evaluation = (next(iter(self.tries(base)[::-1]), None)
                            for base in (point.run, point.evaluation))  # fmt: skip
-        status, reason = self._of_folder(run, held, jobs, queue)
+        status, reason = status_of(run, held, jobs, queue)
         if status == "complete" and point.evaluation:
-            status, reason = self._of_folder(evaluation, held, jobs, queue)
+            status, reason = status_of(evaluation, held, jobs, queue)
             if status == "lost" and queue and jobs.get(run.name) in queue:
                 status, reason = "running", ""  # the job that is about to submit it
         return PointState(point, status, run, evaluation, reason, held)
 
-    @staticmethod
-    def _of_folder(
-        run: Path | None, held: bool, jobs: Mapping, queue: Queue | None
-    ) -> tuple[SweepStatus, str]:
-        record = RunFolder.open(run).record if run is not None else None
-        if record is not None and record.status == "complete":
-            return "complete", ""
-        job = jobs.get(run.name) if run is not None else None
-        queued = queue.get(job, ("", ""))[0] if job and queue is not None else ""
-        if held or queued in ("RUNNING", "STAGE_OUT", "SIGNALING", "STOPPED"):
-            return "running", ""
-        if queued in _WAITING:
-            return "waiting", ""
-        if record is None:
-            return "missing", ""
-        error = record.error
-        reason = (error.message.splitlines() or [error.type])[0] if error else ""
-        if record.status in ("failed", "interrupted"):
-            return record.status, reason
-        if job and queue is None:
-            return "unknown", "submitted to SLURM, which is not here to be asked"
-        if record.status == "created" and not job:
-            return "missing", ""
-        if queued == "COMPLETING":
-            return "running", ""
-        if record.status == "created":
-            return "lost", "submitted, and gone from the queue before it started"
-        return "lost", "killed while running: neither a process nor a job has it"
 
-
-def newest_sweep(root: str | Path | None = None) -> Sweep:
+def newest_sweep() -> Sweep:
     """The sweep that was begun last.
 
     Raises
@@ -303,7 +259,7 @@ def newest_sweep(root: str | Path | None = None) -> Sweep:
     ParameterError
         There is none.
     """
-    folder = (Path(root) if root is not None else runs_root()).absolute() / "sweeps"
+    folder = runs_root() / "sweeps"
     found = [Sweep(path.parent) for path in folder.glob("[!.]*/points.json")]
     if found:
         return max(found, key=lambda sweep: sweep.stored.created)
@@ -311,66 +267,3 @@ def newest_sweep(root: str | Path | None = None) -> Sweep:
         "there is no sweep yet", expected=f"a folder in {folder}", found="none",
         remedy="aqnet sweep run FILE.yaml",
     ))  # fmt: skip
-
-
-def _stored(plan: Plan) -> Stored:
-    return Stored(
-        created=plan.created,
-        notebook_sha256=plan.notebook.sha256,
-        evaluation_sha256=plan.evaluation.sha256 if plan.evaluation else None,
-        definition=plan.definition,
-        points=plan.points,
-        summary_sha256=plan.summary_notebook.sha256 if plan.summary_notebook else None,
-        summary=plan.summary,
-    )
-
-
-def find_sweep(plan: Plan, root: str | Path | None = None) -> Sweep | None:
-    """The stored sweep of this definition; None if its name is free.
-
-    Raises
-    ------
-    ParameterError
-        The name was used for another definition; the message tells the difference.
-    """
-    root = (Path(root) if root is not None else runs_root()).absolute()
-    name = plan.definition.name
-    if not (root / "sweeps" / name).exists():
-        return None
-    sweep = Sweep.open(name, root)
-    parts = {"definition", "notebook_sha256", "evaluation_sha256", "summary_sha256"}
-    before, now = (s.model_dump(mode="json", include=parts) for s in (sweep.stored, _stored(plan)))
-    refuse_change(name, before, now)
-    return sweep
-
-
-def define_sweep(plan: Plan, text: str, root: str | Path | None = None) -> Sweep:
-    """Store a checked sweep, or open the one that was stored before.
-
-    Parameters
-    ----------
-    plan : Plan
-        Of the definition as it is now.
-    text : str
-        The sweep file.
-    root : path, optional
-        Folder of all runs; `aqnet.io.runs_root()` by default.
-
-    Raises
-    ------
-    ParameterError
-        See `find_sweep`.
-    """
-    root = (Path(root) if root is not None else runs_root()).absolute()
-    found = find_sweep(plan, root)
-    if found is not None:
-        return found
-    path = root / "sweeps" / plan.definition.name
-    with suppress(TargetExistsError), atomic_directory(path) as folder:
-        (folder / "sweep.yaml").write_text(text, encoding="utf-8")
-        atomic_write_json(folder / "points.json", _stored(plan).model_dump(mode="json"))
-        for name in ("sweep.yaml", "points.json"):
-            (folder / name).chmod(0o444)
-        (folder / "logs").mkdir()
-    # it may be that of another command, which was faster
-    return find_sweep(plan, root)

@@ -11,127 +11,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
 
-import aqnet
 from aqnet.errors import InterruptedRunError
 from aqnet.io import atomic_write_text, unlock_folder
-from aqnet.jobs.parameters import Value
 from aqnet.jobs.runs import Failure, RunFolder
-from aqnet.jobs.sweeps.definition import TRAIN_RUN
+from aqnet.jobs.subprocesses import noting_stop_signals, python_path
 from aqnet.jobs.sweeps.folder import Sweep
 from aqnet.jobs.sweeps.points import Notebook, Point
 from aqnet.jobs.sweeps.records import TO_DO, PointState, Queue
+from aqnet.jobs.sweeps.starts import SCRIPTS, Start, start_of
 
-__all__ = ["SCRIPTS", "By", "Sized", "Start", "evaluation_of", "run_local", "start_of"]
+__all__ = ["By", "run_local"]
 
 By = Literal["papermill", "script"]
-SCRIPTS = ("script.py", "evaluate.py", "summary.py")  # compiled notebooks, as `Sweep.notebooks`
 _TICK_S = 0.1
 _ASK_TIMES = 2
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True)
-class Start:
-    """What to start next for a point.
-
-    Attributes
-    ----------
-    point : Point
-    notebook : Notebook
-    values : dict
-        Typed parameters.
-    run : Path
-        New run folder, or one to go on in.
-    resume : bool
-        Go on from the checkpoint in it.
-    script : str
-        Name of the compiled notebook.
-    """
-
-    point: Point
-    notebook: Notebook
-    values: dict[str, Value]
-    run: Path
-    resume: bool
-    script: str
-
-
-Sized = Callable[[dict[str, Value], str], dict[str, Value]]
-
-
-def _as_given(values: dict[str, Value], script: str) -> dict[str, Value]:
-    return values
-
-
-def start_of(
-    sweep: Sweep,
-    state: PointState,
-    notebooks: Sequence[Notebook | None],
-    sized: Sized = _as_given,
-) -> Start:
-    """What to start for a point (or the summary) that is not complete, whatever became of it.
-
-    A run with a checkpoint goes on in its folder if the notebook can resume; others start anew.
-
-    Parameters
-    ----------
-    sweep : Sweep
-    state : PointState
-    notebooks : tuple of Notebook
-        See `Sweep.notebooks`.
-    sized : callable, optional
-        Adds the parameters that follow from where it runs; is told the script, one of SCRIPTS.
-    """
-    point = state.point
-    if state.run is not None and RunFolder.open(state.run).record.status == "complete":
-        return evaluation_of(sweep, point, state.run, notebooks[1], sized)
-    number = 2 if point == sweep.summary else 0
-    notebook, script = notebooks[number], SCRIPTS[number]
-    values = sized(point.values, script)
-    run, resume = _place(sweep, point.run, notebook, values)
-    return Start(point, notebook, values, run, resume, script)
-
-
-def evaluation_of(
-    sweep: Sweep, point: Point, run: Path, evaluation: Notebook, sized: Sized = _as_given
-) -> Start:
-    """The evaluation of a point whose run is `run`."""
-    given = sweep.stored.definition.evaluate.parameters | {TRAIN_RUN: str(run)}
-    values = sized(evaluation.typed(given), SCRIPTS[1])
-    place, resume = _place(sweep, point.evaluation, evaluation, values)
-    return Start(point, evaluation, values, place, resume, SCRIPTS[1])
-
-
-def _place(sweep: Sweep, base: str, notebook: Notebook, values: dict) -> tuple[Path, bool]:
-    """Run folder, and whether to resume there; that of before only for the same parameters."""
-    before = sweep.tries(base)
-    last = RunFolder.open(before[-1]) if before else None
-    if last is not None and last.parameters == values:
-        if last.record.status == "created":
-            return last.path, False
-        if notebook.resumable and (last.checkpoints / "last.ckpt").exists():
-            return last.path, True
-    return sweep.next_try(base), False
-
 
 # ---- one process
 
 
 def _environment(sweep: Sweep, parallel: int) -> dict[str, str]:
-    package = str(Path(aqnet.__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     # torch in each process would take all cores
     threads = max(1, len(os.sched_getaffinity(0)) // parallel)
     common = {"OMP_NUM_THREADS": str(threads)}
-    return common | os.environ | {"PYTHONPATH": path, "AQNET_RUNS": str(sweep.runs)}
+    return common | os.environ | {"PYTHONPATH": python_path(), "AQNET_RUNS": str(sweep.runs)}
 
 
 def _command(sweep: Sweep, start: Start, by: By) -> list[str]:
@@ -192,20 +101,6 @@ def _note_end(running: _Running, log: Path, stopped: bool) -> None:
 # ---- all of them
 
 
-@contextmanager
-def _noting_signals() -> Iterator[list[int]]:
-    """Collect stop signals instead of acting on them. nohup's ignored hang-up stays ignored."""
-    received: list[int] = []
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    numbers = [n for n in _STOPPING if n != signal.SIGHUP or not ignored]
-    before = {n: signal.signal(n, lambda n, _frame: received.append(n)) for n in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class _Controller:
     """Starts points as slots become free, in the order of the definition."""
 
@@ -229,7 +124,7 @@ class _Controller:
         InterruptedRunError
             Stopped by a signal; the processes have ended.
         """
-        with _noting_signals() as received:
+        with noting_stop_signals() as received:
             acted = 0
             while self.running or (self.to_do and not received):
                 self._collect(bool(received))

@@ -12,7 +12,9 @@ from aqnet.config import Config
 from aqnet.errors import ParameterError, explain
 from aqnet.io import repository_root
 from aqnet.jobs.notebook import code_digest, read_notebook, run_checks
-from aqnet.jobs.parameters import Parameter, Value, parse_parameters, resolve
+from aqnet.jobs.parameter_cell import parse_parameters
+from aqnet.jobs.parameter_types import Value
+from aqnet.jobs.parameters import Parameter, resolve
 from aqnet.jobs.runs import RUN_DIR, notebook_label, parameters_hash, require_run_dir
 from aqnet.jobs.sweeps.definition import (
     SEED,
@@ -210,21 +212,19 @@ def _refuse_duplicates(points: Sequence[tuple[str, str]]) -> None:
         first[digest] = title
 
 
-def plan_sweep(definition: SweepDefinition, created: datetime | None = None) -> Plan:
+def plan_sweep(definition: SweepDefinition) -> Plan:
     """Check all points of a definition, and give them run folders.
 
     Parameters
     ----------
     definition : SweepDefinition
-    created : datetime, optional
-        In the names of the run folders; now by default.
 
     Raises
     ------
     ParameterError
         A notebook or a point is wrong (all of them are named), or two points are the same.
     """
-    created = created or datetime.now(UTC)
+    created = datetime.now(UTC)
     needed = () if definition.seeds is None else (SEED,)
     notebook, evaluation = Notebook.read(definition.notebook, *needed), None
     if definition.evaluate is not None:

@@ -59,7 +59,7 @@ def read_queue(sweep: Sweep) -> Queue | None:
             if name in names and element.isdigit()}  # fmt: skip
 
 
-def cancel_elements(sweep: Sweep, states: Sequence[PointState], queue: Queue | None) -> int:
+def cancel_elements(states: Sequence[PointState], queue: Queue | None) -> int:
     """Cancel all elements that wait or run, evaluations too; return how many there were.
 
     Raises

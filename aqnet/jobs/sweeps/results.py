@@ -16,7 +16,7 @@ from scipy import stats
 
 from aqnet.errors import ParameterError, explain
 from aqnet.io import atomic_write_text
-from aqnet.jobs.parameters import render
+from aqnet.jobs.parameter_types import render
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.sweeps.definition import SEED, parse_metric
 from aqnet.jobs.sweeps.folder import Sweep

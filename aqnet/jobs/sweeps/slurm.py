@@ -28,19 +28,20 @@ from aqnet.io import (
     repository_root,
     sha256_file,
 )
-from aqnet.jobs.batch import JOB_FILE, Array, Element, Job, Summary, render
+from aqnet.jobs.batch import render
+from aqnet.jobs.job import JOB_FILE, Array, Element, Job, Summary
 from aqnet.jobs.notebook import run_checks
-from aqnet.jobs.parameters import Value
+from aqnet.jobs.parameter_types import Value
 from aqnet.jobs.runs import RunFolder
 from aqnet.jobs.scale import Size, plan_of, scaled
 from aqnet.jobs.stage import DIGESTS, STAGED, stage
 from aqnet.jobs.submit import SUBMISSION, job_number, sbatch
 from aqnet.jobs.sweeps.cluster import Cluster
 from aqnet.jobs.sweeps.folder import Sweep
-from aqnet.jobs.sweeps.local import SCRIPTS, Start, evaluation_of, start_of
 from aqnet.jobs.sweeps.points import Notebook
 from aqnet.jobs.sweeps.queue import own_jobs, read_queue
 from aqnet.jobs.sweeps.records import TO_DO, ArrayRecord
+from aqnet.jobs.sweeps.starts import SCRIPTS, Start, evaluation_of, start_of
 
 __all__ = ["submit_arrays"]
 

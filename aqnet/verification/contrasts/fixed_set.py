@@ -1,29 +1,47 @@
-"""The loss of a trained forecaster of fields on a fixed set of init times, for paired comparisons.
+"""The loss of a trained forecaster on a fixed set of init times, for paired comparisons.
 
-Every run of an experiment is judged on the same init times and cells, in the units of its own
-normaliser and in those of the constants with which the original system was trained.
+Every run of an experiment is judged on the same init times and the same cells or stations, in the
+units of its own normaliser and in those of the constants with which the original system was
+trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from aqnet.data.grid_manifest import GridManifest
+from aqnet.data.history import rows_of
+from aqnet.data.manifest import Manifest
+from aqnet.data.splits import splits_of
+from aqnet.data.stations.samples import load_stations, observed_at
+from aqnet.data.store import open_store
 from aqnet.data.years.reader import YearSet, open_years
-from aqnet.errors import CoverageError, explain
+from aqnet.errors import CoverageError, ParameterError, explain
+from aqnet.io import data_root
+from aqnet.model.statistical import situation_at
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 from aqnet.verification.accumulate import Accumulator, design_of
+from aqnet.verification.accumulate_blocks import BlockAccumulator
 from aqnet.verification.forecast_fields import plan_field_rule, plan_fields
 from aqnet.verification.forecast_plan import ForecastPlan, Period
+from aqnet.verification.forecast_stations import plan_stations
+from aqnet.verification.forecasts import sample_at_stations, station_groups
 from aqnet.verification.groups import ALL, Groups
 from aqnet.verification.regions import china_groups
 from aqnet.verification.scoreboard import Scoreboard
 
-__all__ = ["MODEL", "ORIGINAL_UG_M3", "PERSISTENCE", "judge_fixed_set", "normalised_loss"]
+__all__ = [
+    "MODEL",
+    "ORIGINAL_UG_M3",
+    "PERSISTENCE",
+    "judge_fixed_set",
+    "normalised_loss",
+    "spread_of",
+]
 
 MODEL, PERSISTENCE = "model", "persistence"
 # Standard deviations that the original system divided by: set by hand, not measured.
@@ -33,8 +51,8 @@ _BLOCK = 64  # init times in memory at once
 
 def judge_fixed_set(
     loaded: LoadedForecaster,
-    manifest: GridManifest,
-    folder: str | Path | None = None,
+    manifest: GridManifest | Manifest,
+    data: str | Path | None = None,
     every_h: int = 8,
     split: str = "validation",
     echo: Callable[[str], None] = print,
@@ -45,30 +63,66 @@ def judge_fixed_set(
     Parameters
     ----------
     loaded : LoadedForecaster
-        Of kind "grid".
-    manifest : GridManifest
-    folder : path, optional
-        Of the stores.
+    manifest : GridManifest or Manifest
+        Of fields, or of stations, as the forecaster was trained on.
+    data : path, optional
+        Folder of the yearly stores, or the store of the stations; None: the usual place.
     every_h : int
         Hours between init times; divides a day.
     split : str
     echo : callable
         Takes progress lines.
     device : str
-        Of torch, for the forecaster.
+        Of torch, for a forecaster of fields.
 
     Returns
     -------
     Scoreboard
-        Forecasts `MODEL` and `PERSISTENCE`; every cell has weight 1, as in the training's loss;
-        groups: all, regions of China, classes of terrain.
+        Forecasts `MODEL` and `PERSISTENCE`. Of fields: every cell has weight 1, as in the
+        training's loss; groups: all, regions of China, classes of terrain. Of stations: the
+        forecast at the stations, against what they observed, where their last value is known too;
+        weight 1 a station; groups: all, those that the analysis uses, those withheld from it.
 
     Raises
     ------
-    StoreError, LeadTimeError, CoverageError
-        As `plan_fields`; or no init time is left.
+    StoreError, LeadTimeError, CoverageError, VerificationError
+        As `plan_fields` or `plan_stations`; or no init time is left.
+    ParameterError
+        A forecaster for stations on another device than the CPU.
     """
     period = Period(split=split, every_h=every_h)
+    if loaded.model.kind == "grid":
+        return _judge_fields(loaded, manifest, period, data, echo, device)
+    if device != "cpu":
+        raise ParameterError(
+            explain("a forecaster for stations runs on the CPU", expected="device cpu",
+                    found=device, remedy="leave the device out")
+        )  # fmt: skip
+    return _judge_stations(loaded, manifest, period, data, echo)
+
+
+def _score(
+    into: Accumulator,
+    times: np.ndarray,
+    forecasts: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    truth: Callable[[np.ndarray], np.ndarray],
+    echo: Callable[[str], None],
+) -> Scoreboard:
+    """Add init times block by block; `forecasts` and `truth` give (n, L, 6, C) ug/m3 of some."""
+    for first in range(0, len(times), _BLOCK):
+        part = times[first : first + _BLOCK]
+        into.add(part, {name: values(part) for name, values in forecasts.items()}, truth(part))
+        echo(f"{first + len(part)} of {len(times)} init times")
+    return into.board
+
+
+# ---- fields
+
+
+def _judge_fields(
+    loaded: LoadedForecaster, manifest: GridManifest, period: Period, folder: str | Path | None,
+    echo: Callable[[str], None], device: str,
+) -> Scoreboard:  # fmt: skip
     own = plan_fields(loaded, manifest, period, name=MODEL, folder=folder, device=device)
     own.spec()  # refuses a plan without init times
     leads = own.lead_times_h
@@ -76,16 +130,14 @@ def judge_fixed_set(
     years = open_years(manifest, folder)
     groups = _groups(years)
     design = design_of(groups, (MODEL, PERSISTENCE), leads, TARGETS, weight="1 a cell")
-    into = Accumulator(design, groups)
-    times = own.times[np.isin(own.times, rule.times)]
-    for first in range(0, len(times), _BLOCK):
-        part = times[first : first + _BLOCK]
-        forecasts = {
-            name: _values(plan, part) for name, plan in ((MODEL, own), (PERSISTENCE, rule))
-        }
-        into.add(part, forecasts, _truth(years, part, leads))
-        echo(f"{first + len(part)} of {len(times)} init times")
-    return into.board
+    plans = {MODEL: own, PERSISTENCE: rule}
+    return _score(
+        Accumulator(design, groups),
+        own.times[np.isin(own.times, rule.times)],
+        {name: lambda times, plan=plan: _values(plan, times) for name, plan in plans.items()},
+        lambda times: _truth(years, times, leads),
+        echo,
+    )
 
 
 def _groups(years: YearSet) -> Groups:
@@ -114,6 +166,53 @@ def _truth(years: YearSet, times: np.ndarray, leads: tuple[int, ...]) -> np.ndar
     values = years.read(rows)
     at = [DYNAMIC.index(name) for name in TARGETS]
     return values[:, at][..., years.mask][place.reshape(valid.shape)]
+
+
+# ---- stations
+
+
+def _judge_stations(
+    loaded: LoadedForecaster, manifest: Manifest, period: Period, store: str | Path | None,
+    echo: Callable[[str], None],
+) -> Scoreboard:  # fmt: skip
+    path = Path(store or data_root() / f"{manifest.name}.zarr")
+    plan = plan_stations(loaded, manifest, period, name=MODEL, store=path)
+    plan.spec()  # refuses a plan without init times
+    opened, leads = open_store(path, manifest), plan.lead_times_h
+    stations = load_stations(opened, splits_of(manifest))
+
+    def model(times: np.ndarray) -> np.ndarray:
+        return sample_at_stations(plan.grid, stations, plan.forecast(times))
+
+    def persistence(times: np.ndarray) -> np.ndarray:
+        rows = rows_of(stations.times, times)
+        return loaded.statistical(PERSISTENCE, situation_at(stations.history, rows, leads))
+
+    def truth(times: np.ndarray) -> np.ndarray:
+        return observed_at(stations, rows_of(stations.times, times), leads)
+
+    groups = station_groups(stations, opened.utc_offset_h)
+    design = design_of(groups, (MODEL, PERSISTENCE), leads, TARGETS, weight="1 a station")
+    into = BlockAccumulator(design, groups)
+    return _score(into, plan.times, {MODEL: model, PERSISTENCE: persistence}, truth, echo)
+
+
+# ---- the loss
+
+
+def spread_of(loaded: LoadedForecaster) -> dict[str, float]:
+    """What the loss of a forecaster divides by, for each pollutant [ug/m3].
+
+    Of fields: the spread of the normaliser, which the training divides by as well. Of stations: the
+    standard deviation about the harmonic climatology over the hours and cells of the training
+    split. Their training divides by that times the level of the last 60 days, and weights lead
+    times and pollutants by what the statistical start leaves: its loss is another one.
+    """
+    if loaded.model.kind == "grid":
+        values = loaded.model.prepare.target_spread[:, 0]
+    else:
+        values = loaded.model.spread[loaded.model.at]
+    return dict(zip(TARGETS, values.double().tolist(), strict=True))
 
 
 def normalised_loss(board: Scoreboard, forecast: str, spread_ug_m3: dict[str, float]) -> float:

@@ -18,7 +18,7 @@ answers are given, because neither is enough with three worlds:
 The reported interval reaches to the farthest end of any of them, its p-value is the largest one:
 conservative, also where few worlds agree by chance. What the intervals of an arm over a few worlds
 cannot say, whatever the method: without the assumption that influences are about normal, nothing
-below p = 1/4 (three signs). tests/test_contrasts.py has the coverage.
+below p = 1/4 (three signs). tests/test_contrast_intervals.py has the coverage.
 """
 
 from __future__ import annotations

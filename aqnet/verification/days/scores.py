@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -11,6 +11,7 @@ from aqnet.data.climatology import HarmonicClimatology
 from aqnet.data.years.reader import YearSet
 from aqnet.errors import explain
 from aqnet.metrics import VerificationError
+from aqnet.progress import Progress, silent
 from aqnet.verification.days.products import BEIJING_OFFSET_H
 from aqnet.verification.days.scoring import AQI, PRODUCTS, DayScoring
 from aqnet.verification.days.sources import CellForecasts, CellTruth, ProductMaker
@@ -37,7 +38,7 @@ def score_days(
     lead_times_h: Sequence[int] | None = None,
     each_place: bool = False,
     workers: int = 0,
-    progress: Callable[[str, float], None] = lambda step, share: None,
+    progress: Progress = silent,
 ) -> Scoreboard:
     """Score daily products of forecast stores and baselines on common pairs.
 

@@ -14,6 +14,7 @@ from aqnet.data.parallel import Workers
 from aqnet.errors import CoverageError, explain
 from aqnet.grid import local_clock
 from aqnet.metrics import VerificationError
+from aqnet.progress import Progress
 from aqnet.verification.accumulate import design_of
 from aqnet.verification.days.products import BEIJING_OFFSET_H, beijing_hours
 from aqnet.verification.days.sources import (
@@ -94,7 +95,7 @@ class DayScoring:
         times = _composite_days(times, leads) if composite else times
         return DayScoring(tuple(forecasts), truth, groups, design, maker, climatology, leads, times)
 
-    def board(self, workers: int, progress: Callable[[str, float], None]) -> Scoreboard:
+    def board(self, workers: int, progress: Progress) -> Scoreboard:
         """Score on `workers` processes, 0 is this one; CoverageError without any pair."""
         board, count = Scoreboard(self.design), len(self.times)
         tasks = list(pairwise([*range(0, count, _TASK), count]))

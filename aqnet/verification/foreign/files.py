@@ -35,9 +35,8 @@ from aqnet.verification.foreign.layout import (
 )
 from aqnet.verification.foreign.times import times_of
 
-__all__ = ["DENSITIES", "ForeignFileError", "ForeignForecasts", "open_foreign"]
+__all__ = ["ForeignFileError", "ForeignForecasts", "open_foreign"]
 
-DENSITIES = ("273K", "ambient")
 R_DRY = 287.05  # J/kg/K, dry air (ICAO standard atmosphere)
 RHO_273K = 101_325 / (R_DRY * 273.15)  # kg/m3
 _RATIO = ("kg/kg", "kg kg-1", "kg kg**-1", "kg kg^-1")

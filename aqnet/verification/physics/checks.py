@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from aqnet.data.years.format import stamp
 from aqnet.data.years.reader import YearSet
 from aqnet.errors import CoverageError, StoreError, explain
 from aqnet.grid import Grid
+from aqnet.progress import Progress, silent
 from aqnet.variables import DYNAMIC
 from aqnet.verification.store.reader import ForecastStore
 
@@ -83,7 +82,7 @@ def _sizes(values: dict[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
 
 
 def check_store(
-    store: ForecastStore, progress: Callable[[str, float], None] = lambda step, share: None
+    store: ForecastStore, progress: Progress = silent
 ) -> list[dict]:
     """Count what is below zero and where PM2.5 exceeds PM10, by lead time.
 
@@ -111,7 +110,7 @@ def check_store(
 def check_truth(
     truth: YearSet,
     store: ForecastStore,
-    progress: Callable[[str, float], None] = lambda step, share: None,
+    progress: Progress = silent,
 ) -> list[dict]:
     """The same of the truth at the valid times of a store, each hour once: the yardstick.
 

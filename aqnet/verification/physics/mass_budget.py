@@ -5,7 +5,7 @@
 # %% ../../../nbs/45_physics_checks.ipynb #ab4e28d2
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.ndimage import binary_erosion
 from ...data.years.reader import YearSet
 from ...errors import CoverageError, explain
 from ...grid import EARTH_RADIUS_KM, Grid
+from ...progress import Progress, silent
 from ...variables import DYNAMIC
 from ..store.reader import ForecastStore
 from .checks import require_same_grid
@@ -257,7 +258,7 @@ def _row(b: MassBudget, kind: int, lead: int, name: int, region: int) -> dict:
 # %% ../../../nbs/45_physics_checks.ipynb #ccd9e730
 def mass_budget(store: ForecastStore, truth: YearSet, members: Mapping[str, np.ndarray], *,
                 inits: int = 120, pollutants: Sequence[str] | None = None,
-                progress: Callable[[str, float], None] = lambda step, share: None) -> MassBudget:
+                progress: Progress = silent) -> MassBudget:
     """Budgets of a forecast and of the truth; `members`: region to (H, W) bool.
 
     `inits`: at most so many init times, evenly chosen. StoreError: another grid; CoverageError: no

@@ -31,9 +31,8 @@ from aqnet.verification.physics.probes import (
     without_source,
 )
 
-__all__ = ["PROBES", "probe_ridge", "probe_source", "probe_wind", "towards"]
+__all__ = ["probe_ridge", "probe_source", "probe_wind", "towards"]
 
-PROBES = ("source", "wind", "ridge")
 REAL, TURNED = "source_removed", "source_removed_wind_turned"
 
 

@@ -12,14 +12,15 @@ from aqnet.data.history import rows_of
 from aqnet.data.stations.samples import GriddedFields, batch_arrays
 from aqnet.errors import CoverageError, explain
 from aqnet.grid import Grid
-from aqnet.io import atomic_directory, atomic_write_json
+from aqnet.io import atomic_directory
 from aqnet.model.forecaster import Forecaster
 from aqnet.variables import DYNAMIC
 from aqnet.verification.physics.figures import draw_numbers, draw_responses
 from aqnet.verification.physics.probe_quantities import Probed, area_mean, rms, summary
+from aqnet.verification.physics.probe_results import definitions_of
 from aqnet.verification.physics.probe_runs import positions
 from aqnet.verification.physics.probes import LEAST_WIND_M_S, Scene
-from aqnet.verification.physics.results import FORMAT_VERSION, Album, definitions_of, stamps
+from aqnet.verification.physics.results import Album, stamps, write_results
 
 __all__ = ["StationForecasts", "probe_station_wind", "station_init_times", "write_station_probes"]
 
@@ -157,18 +158,10 @@ def write_station_probes(
             album.add(f"numbers_{name}.png", f"Numbers of the probes, {name}",
                       "Quantities for which physics expects a sign; bars are two standard errors.",
                       draw_numbers(rows, name))  # fmt: skip
-        found = {
-            "kind": "probe",
-            "version": FORMAT_VERSION,
-            "record": record,
-            "settings": {"lead_times_h": list(leads_h), "init_times": stamps(times),
-                         "pollutants": list(pollutants), "probes": list(CHANGES)},
-            "definitions": definitions_of(rows) | {f"control {k}": v for k, v in CONTROLS.items()},
-            "rows": rows,
-            "pictures": album.entries,
-        }  # fmt: skip
-        atomic_write_json(draft / "results.json", found)
-    return found
+        settings = {"lead_times_h": list(leads_h), "init_times": stamps(times),
+                    "pollutants": list(pollutants), "probes": list(CHANGES)}  # fmt: skip
+        return write_results(album, "probe", record, settings=settings, rows=rows,
+                             definitions=definitions_of(rows, CONTROLS))  # fmt: skip
 
 
 def _draw(probed: Probed, leads_h: Sequence[int], p: int, name: str, album: Album) -> None:

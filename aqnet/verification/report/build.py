@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aqnet.data.geography import BORDER_CREDIT
+from aqnet.progress import Progress, silent
 from aqnet.verification.bootstrap import skill_table
 from aqnet.verification.groups import ALL
 from aqnet.verification.report.boards import BoardFile, group_title, origin_section
@@ -29,7 +30,6 @@ from aqnet.verification.store.reader import ForecastStore
 __all__ = ["Asked", "board_report"]
 
 _FEW_GROUPS = 4  # tables of so many groups of places stand side by side
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def board_report(
     asked: Asked,
     fields: Fields | None = None,
     stations: StationEpisode | None = None,
-    progress: Progress = lambda step, share: None,
+    progress: Progress = silent,
 ) -> Page:
     """A report of one to six boards.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from aqnet.errors import ParameterError, explain
+from aqnet.progress import Progress, silent
 from aqnet.verification.days.products import BEIJING_OFFSET_H
 from aqnet.verification.days.scores import day_maker
 from aqnet.verification.days.scoring import DayScoring
@@ -37,7 +38,7 @@ def score_station_days(
     elevation_m: np.ndarray | None = None,
     lead_times_h: Sequence[int] | None = None,
     workers: int = 0,
-    progress: Callable[[str, float], None] = lambda step, share: None,
+    progress: Progress = silent,
 ) -> Scoreboard:
     """Score daily products at stations, each weighing the same.
 

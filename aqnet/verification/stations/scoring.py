@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ import numpy as np
 from aqnet.data.parallel import Workers
 from aqnet.data.splits import Split
 from aqnet.errors import CoverageError, StoreError, explain
+from aqnet.progress import Progress, silent
 from aqnet.variables import TARGETS
 from aqnet.verification.accumulate import design_of
 from aqnet.verification.accumulate_blocks import BlockAccumulator
@@ -63,7 +64,7 @@ def score_stations(
     thresholds: Mapping[str, Sequence[float]] | None = THRESHOLDS_UG_M3,
     utc_offset_h: float = 8.0,
     workers: int = 0,
-    progress: Callable[[str, float], None] = lambda step, share: None,
+    progress: Progress = silent,
 ) -> Scoreboard:
     """Score forecasts and baselines at stations, on common pairs, each station weighing the same.
 
@@ -142,7 +143,7 @@ def score_stations(
     return board
 
 
-def _score_tasks(work: _Work, workers: int, progress: Callable[[str, float], None]) -> Scoreboard:
+def _score_tasks(work: _Work, workers: int, progress: Progress) -> Scoreboard:
     board, times = Scoreboard(work.design), work.times
     tasks = list(pairwise([*range(0, len(times), _TASK), len(times)]))
     with Workers(workers, work) as pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from itertools import product
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from aqnet.data.years.format import stamp
 from aqnet.errors import AqnetError, CoverageError, LeadTimeError, explain
+from aqnet.progress import Progress, silent
 from aqnet.verification.store.format import UNIT, block_digest
 from aqnet.verification.store.reader import ForecastStore, broken, open_forecast_store
 
@@ -89,7 +90,7 @@ def describe_forecast_store(path: str | Path) -> str:
 
 
 def verify_forecast_store(
-    path: str | Path, progress: Callable[[str, float], None] = lambda step, share: None
+    path: str | Path, progress: Progress = silent
 ) -> str:
     """Compare every value with the digests in the store; return the digest of its content.
 

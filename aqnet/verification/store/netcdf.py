@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import netCDF4
@@ -11,6 +10,7 @@ import numpy as np
 
 from aqnet.errors import CoverageError, TargetExistsError, explain
 from aqnet.io import explain_full_disk
+from aqnet.progress import Progress, silent
 from aqnet.verification.store.format import (
     DIMENSIONS,
     coordinate_attributes,
@@ -27,7 +27,7 @@ def export_netcdf(
     file: str | Path,
     first: np.datetime64 | None = None,
     last: np.datetime64 | None = None,
-    progress: Callable[[str, float], None] = lambda step, share: None,
+    progress: Progress = silent,
 ) -> None:
     """Write the init times from `first` to `last` (UTC, inclusive; default all) of a store.
 
