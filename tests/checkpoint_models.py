@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from checkpoints import identity
 
+from aqnet.data.climatology import calendar_features
 from aqnet.data.normalisation import reference_constants
-from aqnet.data.stations.samples import calendar_features
 from aqnet.grid import Grid
 from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.model.domain import Domain

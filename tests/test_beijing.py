@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_structure import ROOT
 
 import aqnet.data.stations.beijing as pipeline
 from aqnet.data.climatology import fit_climatology
@@ -364,8 +365,7 @@ def start_build(manifest_path: Path, out: Path, *options, limit=None):
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    root = Path(pipeline.__file__).resolve().parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root), "AQNET_ROOT": str(root)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "AQNET_ROOT": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", BUILD, str(manifest_path), str(out), *options],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -374,7 +374,7 @@ def start_build(manifest_path: Path, out: Path, *options, limit=None):
 
 
 def test_killed_interrupted_and_full_disk_leave_no_store_and_rerunning_works(tmp_path):
-    described = Path(pipeline.__file__).parents[2] / "data_manifests" / "beijing.yaml"
+    described = ROOT / "data_manifests" / "beijing.yaml"
     out = tmp_path / "beijing.zarr"
     for how in (signal.SIGKILL, signal.SIGINT):
         build = start_build(described, out, "wait")

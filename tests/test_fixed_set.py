@@ -16,7 +16,7 @@ from aqnet.data.stations.samples import ForecastSamples
 from aqnet.data.years.reader import open_years
 from aqnet.errors import CoverageError, ParameterError
 from aqnet.training.checkpoint import load_checkpoint
-from aqnet.training.problem import station_problem
+from aqnet.training.station_problem import station_problem
 from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification import forecast_stations
 from aqnet.verification.contrasts import fixed_set

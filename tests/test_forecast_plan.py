@@ -26,7 +26,7 @@ from aqnet.data.training_data import open_training_data
 from aqnet.data.years.reader import open_years
 from aqnet.errors import LeadTimeError, ParameterError, StoreError
 from aqnet.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
-from aqnet.training.problem import station_problem
+from aqnet.training.station_problem import station_problem
 from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification import forecast_stations
 from aqnet.verification.forecast_fields import damping_factors, plan_field_rule, plan_fields

@@ -15,7 +15,7 @@ from aqnet.metrics import VerificationError
 from aqnet.model.presets import model_preset
 from aqnet.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from aqnet.training.config import TrainingConfig
-from aqnet.training.problem import station_problem
+from aqnet.training.station_problem import station_problem
 from aqnet.variables import TARGETS
 from aqnet.verification.forecasts import FORECASTS, fields_at, forecast_split
 from aqnet.verification.scores import ASSIMILATED, GRID, WITHHELD, place_scores, primary_test

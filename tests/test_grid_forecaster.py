@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from made_up_years import made_up_fields, made_up_mask, made_up_static
 
 from aqnet.data.batches import unpack
+from aqnet.data.climatology import calendar_features
 from aqnet.data.normalisation import reference_constants, target_channels
-from aqnet.data.stations.samples import calendar_features
 from aqnet.grid import GRIDS
 from aqnet.model.attention import ModelError
 from aqnet.model.config import ModelConfig, ScanConfig

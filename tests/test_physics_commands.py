@@ -16,7 +16,7 @@ from aqnet.cli import main
 from aqnet.data import store
 from aqnet.data.stations import samples
 from aqnet.errors import CoverageError
-from aqnet.training.problem import station_problem
+from aqnet.training.station_problem import station_problem
 from aqnet.verification.physics.probe_quantities import summary
 from aqnet.verification.physics.probe_stations import (
     StationForecasts,

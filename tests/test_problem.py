@@ -34,11 +34,12 @@ from aqnet.model.ridge import ridge_path, ridge_spec, save_ridge
 from aqnet.model.scan_cache import save_scan, scan_path
 from aqnet.model.scan_orders import build_orders, scan_spec
 from aqnet.model.statistical import STATISTICAL, situation_at
-from aqnet.training import problem as problem_module
+from aqnet.training import station_problem as station_module
 from aqnet.training.config import TrainingConfig
 from aqnet.training.data_digests import data_sources
-from aqnet.training.problem import grid_problem, open_problem, station_problem
+from aqnet.training.problem import grid_problem, open_problem
 from aqnet.training.setup import batches, choose_start, prepare
+from aqnet.training.station_problem import station_problem
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 
 torch.set_num_threads(1)
@@ -140,8 +141,8 @@ def test_the_weights_come_from_the_seed():
 @pytest.fixture
 def tiny_manifest(monkeypatch):
     """A manifest of stations whose store is the tiny one."""
-    monkeypatch.setattr(problem_module, "open_store", lambda path, manifest: TINY_STORE)
-    monkeypatch.setattr(problem_module, "splits_of", lambda manifest: splits())
+    monkeypatch.setattr(station_module, "open_store", lambda path, manifest: TINY_STORE)
+    monkeypatch.setattr(station_module, "splits_of", lambda manifest: splits())
     return SimpleNamespace(name="tiny", digest="e" * 64, synthetic=True, grid_object=grid)
 
 
@@ -237,7 +238,7 @@ def test_an_experiment_names_manifest_and_paths(recorded, monkeypatch):
     )  # fmt: skip
     assert open_problem(experiment).identity == fields_problem(recorded).identity
     seen = []
-    monkeypatch.setattr(problem_module, "station_problem", lambda *a, **k: seen.append((a, k)))
+    monkeypatch.setattr(station_module, "station_problem", lambda *a, **k: seen.append((a, k)))
     open_problem(SimpleNamespace(**{**vars(experiment), "manifest": "beijing", "store": "here"}))
     ((manifest, *_), options), = seen  # fmt: skip
     assert manifest.name == "beijing" and options == {"store": "here"}

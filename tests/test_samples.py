@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from synthetic import HOURS, LEADS, START, arrays, load, splits, tiny
 from threadpoolctl import threadpool_limits
 
+from aqnet.data.climatology import CALENDAR, calendar_features
 from aqnet.data.normalisation import target_channels
 from aqnet.data.splits import HISTORY_H, splits_of
 from aqnet.data.stations.samples import (
-    CALENDAR,
     ForecastSamples,
     batch_arrays,
-    calendar_features,
     load_fields,
     observed_at,
 )

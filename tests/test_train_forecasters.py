@@ -11,8 +11,8 @@ from test_problem import SMALL, fields_problem, recorded, tiny_manifest  # noqa:
 from aqnet.training.checkpoint import load_checkpoint, read_checkpoint
 from aqnet.training.learner import Learner
 from aqnet.training.loop import train
-from aqnet.training.problem import station_problem
 from aqnet.training.processes import open_fabric
+from aqnet.training.station_problem import station_problem
 
 
 def settings(**changes):

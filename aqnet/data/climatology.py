@@ -11,13 +11,15 @@ import numpy as np
 
 from .splits import Split, check_no_crossing
 from ..errors import DataError, explain
-from ..grid import local_clock
+from ..grid import local_clock, local_solar_hour
 
 # %% auto #0
-__all__ = ['DAYS_PER_YEAR', 'MIN_PIVOT_RATIO', 'harmonic_basis', 'HarmonicClimatology', 'evaluate', 'fit_climatology']
+__all__ = ['DAYS_PER_YEAR', 'MIN_PIVOT_RATIO', 'CALENDAR', 'harmonic_basis', 'HarmonicClimatology', 'evaluate', 'fit_climatology',
+           'calendar_features']
 
 # %% ../../nbs/05_climatology.ipynb #af0480da
-__all__ = ["HarmonicClimatology", "fit_climatology", "harmonic_basis"]
+__all__ = ["CALENDAR", "HarmonicClimatology", "calendar_features", "fit_climatology",
+           "harmonic_basis"]
 
 # %% ../../nbs/05_climatology.ipynb #b3e391f3
 DAYS_PER_YEAR = 365.2425
@@ -160,3 +162,15 @@ def fit_climatology(times: np.ndarray, values: np.ndarray, split: Split, utc_off
     basis = harmonic_basis(times, utc_offset_h, annual, diurnal)
     fitted = _least_squares(basis, values.reshape(len(times), -1))
     return HarmonicClimatology(fitted.reshape(-1, *values.shape[1:]), utc_offset_h, annual, diurnal)
+
+# %% ../../nbs/05_climatology.ipynb #4d9f2c67
+CALENDAR = ("sin_day", "cos_day", "sin_half_day", "cos_half_day", "sin_year", "cos_year")
+
+
+def calendar_features(times: np.ndarray, lon: float) -> np.ndarray:
+    """Features (..., 6) of UTC times at a longitude [degrees east], in the order CALENDAR."""
+    day = 2 * np.pi * local_solar_hour(times, lon) / 24
+    days = (times - np.datetime64("2000-01-01T00", "h")).astype("timedelta64[h]").astype(float) / 24
+    year = 2 * np.pi * days / DAYS_PER_YEAR
+    waves = [f(k * day) for k in (1, 2) for f in (np.sin, np.cos)] + [np.sin(year), np.cos(year)]
+    return np.stack(waves, axis=-1).astype(np.float32)

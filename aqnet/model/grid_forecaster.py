@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..data.batches import DeviceNormaliser
 from ..data.normalisation import Normaliser
-from ..data.stations.samples import DAYS_PER_YEAR
+from ..data.climatology import DAYS_PER_YEAR
 from ..errors import explain
 from .aggregation import require_true
 from .attention import ModelError

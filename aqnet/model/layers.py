@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..data.stations.samples import CALENDAR
+from ..data.climatology import CALENDAR
 from .attention import PhysicalContext, PlainAttention, SelfAttention, WindowedAttention
 from .config import MAX_LEAD_TIME_H, ModelConfig
 from .physics_attention import PhysicsAttention

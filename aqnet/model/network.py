@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..data.stations.samples import CALENDAR
+from ..data.climatology import CALENDAR
 from ..errors import explain
 from .aggregation import VariableTokens, require_true
 from .attention import ModelError, PhysicalContext

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +15,7 @@ from aqnet.io import sha256_json
 from aqnet.model.attention import ModelError
 from aqnet.model.config import ModelConfig
 from aqnet.model.forecast_model import ForecastModel
-from aqnet.model.forecaster import Forecaster
 from aqnet.model.grid_forecaster import GridForecaster
-from aqnet.model.statistical import StatisticalForecasts
 from aqnet.training.checkpoint_archive import CHECKPOINT_VERSION
 from aqnet.training.checkpoint_file import (
     Checkpoint,
@@ -27,6 +26,9 @@ from aqnet.training.checkpoint_file import (
 )
 from aqnet.training.identity import Identity
 from aqnet.training.identity_difference import identity_differences
+
+if TYPE_CHECKING:
+    from aqnet.model.statistical import StatisticalForecasts
 
 __all__ = [
     "CHECKPOINT_VERSION",
@@ -43,7 +45,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-_KINDS = {"stations": Forecaster, "grid": GridForecaster}
+_KINDS = ("stations", "grid")
 
 
 def check_fits(
@@ -112,6 +114,13 @@ def fill_model(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     model.load_state_dict(state)
 
 
+def _of_stations() -> type[ForecastModel]:
+    # A training on fields opens no file of it: hundreds of processes start at once.
+    from aqnet.model.forecaster import Forecaster
+
+    return Forecaster
+
+
 def build_model(checkpoint: Checkpoint) -> ForecastModel:
     """The model of a checkpoint in evaluation mode, built from the checkpoint alone.
 
@@ -126,7 +135,8 @@ def build_model(checkpoint: Checkpoint) -> ForecastModel:
             explain("a checkpoint of an unknown kind", expected=" or ".join(_KINDS),
                     found=checkpoint.kind, remedy="read it with the aqnet that wrote it")
         )  # fmt: skip
-    model = _KINDS[checkpoint.kind].from_arrays(checkpoint.config, checkpoint.arrays)
+    kind = GridForecaster if checkpoint.kind == "grid" else _of_stations()
+    model = kind.from_arrays(checkpoint.config, checkpoint.arrays)
     fill_model(model, checkpoint.state)
     return model.eval()
 
@@ -171,6 +181,8 @@ def _check_own(checkpoint: Checkpoint, model: ForecastModel) -> None:
 
 
 def _statistical(checkpoint: Checkpoint) -> tuple[StatisticalForecasts, np.ndarray]:
+    from aqnet.model.statistical import StatisticalForecasts  # as `_of_stations`
+
     names, extra = ("statistical", "chosen"), checkpoint.extra
     if not set(names) <= set(extra):
         raise ModelError(

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from aqnet.data.climatology import CALENDAR
 from aqnet.data.geography import china_static
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest, resolve_manifest
-from aqnet.data.stations.samples import CALENDAR
 from aqnet.grid import Grid
 from aqnet.model.config import ModelConfig
 from aqnet.model.domain import Domain

@@ -11,19 +11,8 @@ from torch.utils.data import Dataset
 
 from aqnet.data.batches import FieldSamples
 from aqnet.data.grid_manifest import GridManifest
-from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
-from aqnet.data.splits import splits_of
-from aqnet.data.stations.samples import (
-    ForecastSamples,
-    GriddedFields,
-    StationRecords,
-    load_fields,
-    load_stations,
-)
-from aqnet.data.store import AnalysisStore, open_store
+from aqnet.data.manifest import load_manifest, resolve_manifest
 from aqnet.data.training_data import TrainingData, open_training_data
-from aqnet.grid import Grid
-from aqnet.io import data_root
 from aqnet.model.config import ModelConfig
 from aqnet.model.domain import Domain
 from aqnet.model.forecast_model import ForecastModel
@@ -34,30 +23,19 @@ from aqnet.model.scan_orders import ScanOrders, scan_spec
 from aqnet.training.config import TrainingConfig
 from aqnet.training.identity import Identity
 from aqnet.training.seeds import derive
-from aqnet.training.setup import prepare
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 
 if TYPE_CHECKING:
     from aqnet.training.experiment import Experiment
+    from aqnet.training.station_problem import StationData
 
 __all__ = [
     "Problem",
-    "StationData",
     "grid_problem",
     "open_problem",
     "orders_of",
     "ridge_of",
-    "station_problem",
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class StationData:
-    """What the training of a forecaster for stations, and its evaluation, read."""
-
-    fields: GriddedFields
-    stations: StationRecords
-    grid: Grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,53 +96,10 @@ def open_problem(experiment: Experiment) -> Problem:
             manifest, model, training,
             folder=experiment.folder, scan=experiment.scan, terrain=experiment.terrain,
         )  # fmt: skip
+    # A training on fields opens no file of these: hundreds of processes start at once.
+    from aqnet.training.station_problem import station_problem
+
     return station_problem(manifest, model, training, store=experiment.store)
-
-
-# ---- stations
-
-
-def station_problem(
-    manifest: Manifest,
-    model: ModelConfig,
-    training: TrainingConfig,
-    store: str | Path | None = None,
-) -> Problem:
-    """The problem of a manifest of stations; `store` defaults to NAME.zarr in the data folder."""
-    opened = open_store(Path(store or data_root() / f"{manifest.name}.zarr"), manifest)
-    fields = load_fields(opened, splits_of(manifest))
-    stations, grid = load_stations(opened, fields.splits), manifest.grid_object()
-    prepared = prepare(fields, stations, grid, model, training)
-    return Problem(
-        model=prepared.model,
-        train=ForecastSamples(fields, "train", model.lead_times_h),
-        validation=ForecastSamples(fields, "validation", model.lead_times_h),
-        loss_weights=prepared.loss_weights,
-        identity=_station_identity(manifest, opened, prepared.model.domain, fields),
-        data=StationData(fields, stations, grid),
-        extra={
-            "statistical": prepared.statistical.weights,
-            "chosen": prepared.chosen.tolist(),
-            "residual_variance": prepared.residual_variance,
-        },
-    )
-
-
-def _station_identity(
-    manifest: Manifest, store: AnalysisStore, domain: Domain, fields: GriddedFields
-) -> Identity:
-    return Identity(
-        kind="stations",
-        manifest=manifest.name,
-        manifest_sha256=manifest.digest,
-        stores=((store.path.name, store.digest),),
-        grid=domain.grid.name,
-        **domain.digests(),
-        variables=DYNAMIC,
-        static_variables=STATIC,
-        normaliser_sha256=fields.normaliser.digest,
-        synthetic=manifest.synthetic,
-    )
 
 
 # ---- fields

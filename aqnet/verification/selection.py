@@ -14,8 +14,8 @@ from aqnet.grid import Grid
 from aqnet.model.forecaster import Forecaster
 from aqnet.model.statistical import STATISTICAL, StatisticalForecasts, situation_at
 from aqnet.training.checkpoint import load_checkpoint, set_share
-from aqnet.training.problem import StationData
 from aqnet.training.setup import batches
+from aqnet.training.station_problem import StationData
 from aqnet.variables import TARGETS
 from aqnet.verification.accumulate import design_of
 from aqnet.verification.accumulate_blocks import BlockAccumulator

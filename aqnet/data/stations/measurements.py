@@ -8,10 +8,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from . import packing
 from ..manifest import Manifest
-from .packing import published_values, read_packed
 from ..static import read_static
+from .packing import published_values, read_packed
 from ...errors import DataError, explain
 from aqnet.variables import (
     DYNAMIC,
@@ -23,13 +22,7 @@ from aqnet.variables import (
 )
 
 # %% auto #0
-__all__ = ['pack_uci_csv', 'published_text', 'CALM_BELOW_M_S', 'PM_CAP_UG_M3', 'WEATHER', 'read_stations',
-           'distinct_weather_series', 'weather_sites']
-
-# %% ../../../nbs/03_stations.ipynb #a4e94963
-# Part of this module's interface as well: stations are packed, read and given back as text.
-pack_uci_csv = packing.pack_uci_csv
-published_text = packing.published_text
+__all__ = ['CALM_BELOW_M_S', 'PM_CAP_UG_M3', 'WEATHER', 'read_stations', 'distinct_weather_series', 'weather_sites']
 
 # %% ../../../nbs/03_stations.ipynb #0d3fa58b
 # A mean wind below 1 knot (0.5 m/s) is reported as calm: WMO-No. 8, chapter on surface wind.

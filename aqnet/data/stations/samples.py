@@ -13,24 +13,22 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.utils.data import Dataset
 
-from .analysis import carry_forward
-from ..climatology import fit_climatology
+from ..climatology import calendar_features, fit_climatology
 from ..history import MIN_SHARE_KNOWN, History, rows_of
 from ..normalisation import Normaliser, fit_normaliser, level_ratio, target_channels
 from ..splits import HISTORY_H, Split, init_times
+from .analysis import carry_forward
 from ..store import AnalysisStore
 from ...errors import DataError, LeadTimeError, explain
-from ...grid import local_solar_hour
 from ...variables import DYNAMIC
 
 # %% auto #0
-__all__ = ['DAY_H', 'MONTH_H', 'MAX_ERROR_RATIO', 'CALENDAR', 'DAYS_PER_YEAR', 'GriddedFields', 'usable_hours', 'load_fields',
-           'StationRecords', 'load_stations', 'observed_at', 'calendar_features', 'ForecastSamples', 'batch_arrays']
+__all__ = ['DAY_H', 'MONTH_H', 'MAX_ERROR_RATIO', 'GriddedFields', 'usable_hours', 'load_fields', 'StationRecords',
+           'load_stations', 'observed_at', 'ForecastSamples', 'batch_arrays']
 
 # %% ../../../nbs/11_samples.ipynb #cfd99714
-__all__ = ["CALENDAR", "DAY_H", "MONTH_H", "ForecastSamples", "GriddedFields", "StationRecords",
-           "batch_arrays", "calendar_features", "load_fields", "load_stations", "observed_at",
-           "usable_hours"]
+__all__ = ["DAY_H", "MONTH_H", "ForecastSamples", "GriddedFields", "StationRecords",
+           "batch_arrays", "load_fields", "load_stations", "observed_at", "usable_hours"]
 
 # %% ../../../nbs/11_samples.ipynb #1581dfaf
 @dataclass(frozen=True)
@@ -145,19 +143,6 @@ def observed_at(records: StationRecords, rows: np.ndarray,
                 lead_times_h: Sequence[int]) -> np.ndarray:
     """Observations (N, L, 6, S) at the valid times of init rows, ug/m3, NaN where missing."""
     return np.stack([records.observed[rows + h] for h in lead_times_h], axis=1)
-
-# %% ../../../nbs/11_samples.ipynb #4d9f2c67
-CALENDAR = ("sin_day", "cos_day", "sin_half_day", "cos_half_day", "sin_year", "cos_year")
-DAYS_PER_YEAR = 365.2425
-
-
-def calendar_features(times: np.ndarray, lon: float) -> np.ndarray:
-    """Features (..., 6) of UTC times at a longitude [degrees east], in the order CALENDAR."""
-    day = 2 * np.pi * local_solar_hour(times, lon) / 24
-    days = (times - np.datetime64("2000-01-01T00", "h")).astype("timedelta64[h]").astype(float) / 24
-    year = 2 * np.pi * days / DAYS_PER_YEAR
-    waves = [f(k * day) for k in (1, 2) for f in (np.sin, np.cos)] + [np.sin(year), np.cos(year)]
-    return np.stack(waves, axis=-1).astype(np.float32)
 
 # %% ../../../nbs/11_samples.ipynb #9e4f217b
 class ForecastSamples(Dataset):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aqnet.data.climatology import fit_climatology
+from aqnet.data.climatology import calendar_features, fit_climatology
 from aqnet.data.history import History
 from aqnet.data.normalisation import target_channels
 from aqnet.data.splits import HISTORY_H, check_no_crossing
@@ -16,7 +16,6 @@ from aqnet.data.stations.samples import (
     ForecastSamples,
     GriddedFields,
     StationRecords,
-    calendar_features,
 )
 from aqnet.model.regression import (
     RIDGE_PENALTY,
