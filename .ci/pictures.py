@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,8 @@ def draw_forecast(run: str) -> Figure:
     """PM2.5 in Beijing, forecast and analysed, and at one station."""
     world = open_world("beijing")
     view = ForecastView(world)
-    view.update(open_forecast(world, run), MOMENT)
+    name = f"forecast, {MOMENT.lead_h} h ahead"
+    view.update(replace(open_forecast(world, run), name=name), MOMENT)
     view.png()  # decides the layout
     return view.figure
 
