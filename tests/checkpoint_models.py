@@ -7,6 +7,7 @@ import torch
 from checkpoints import identity
 
 from aqnet.data.climatology import calendar_features
+from aqnet.data.made_up import static_stack
 from aqnet.data.normalisation import reference_constants
 from aqnet.grid import Grid
 from aqnet.model.config import ModelConfig, ScanConfig
@@ -40,7 +41,8 @@ def domain(patch: int = 2, whole: bool = False, caches: bool = False) -> Domain:
     mask = np.ones(SHAPE, bool)
     mask[:3, :5] = whole
     heights = rng.uniform(0, 3000, SHAPE)
-    static = np.stack([*grid.mesh(), heights, rng.uniform(0, 1e4, SHAPE)]).astype(np.float32)
+    people = rng.uniform(0, 1e4, SHAPE)
+    static = static_stack(grid, elevation=heights, population=people).astype(np.float32)
     if not caches:
         return Domain(grid, mask, static)
     count = SHAPE[0] * SHAPE[1] // patch**2

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aqnet.data.made_up import static_stack
 from aqnet.data.years.reader import YearSpec, year_times
 from aqnet.data.years.writer import YearWriter
 from aqnet.grid import GRIDS, Grid
@@ -30,11 +31,12 @@ def made_up_mask(grid: Grid) -> np.ndarray:
 
 
 def made_up_static(grid: Grid) -> np.ndarray:
-    """(4, H, W) float32: latitude, longitude, elevation [m], population [persons/km2]."""
+    """(S, H, W) float32, order `STATIC`: with a hill [m] and a town [persons/km2]."""
     lat, lon = grid.mesh()
     elevation = 2500 * np.exp(-(((lat - lat.mean()) / 6) ** 2) - ((lon - lon.min() - 15) / 12) ** 2)
     population = 800 * np.exp(-(((lat - lat.mean()) / 8) ** 2) - ((lon - lon.max() + 15) / 10) ** 2)
-    return np.stack([lat, lon, elevation, population]).astype(np.float32)
+    static = static_stack(grid, elevation=elevation, population=population)
+    return static.astype(np.float32)
 
 
 def made_up_fields(times: np.ndarray, grid: Grid, seed: int = 0) -> np.ndarray:

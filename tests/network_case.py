@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from aqnet.data.made_up import static_stack
 from aqnet.grid import Grid
 from aqnet.model.config import ModelConfig
 from aqnet.model.network import Domain, FieldTransformer
@@ -32,8 +33,7 @@ def mask(full: bool = False) -> np.ndarray:
 
 def domain(config: ModelConfig, full: bool = False) -> Domain:
     """Hills with ridges, and orders if the configuration has a scan."""
-    lat, lon = GRID.mesh()
-    static = np.stack([lat, lon, terrain(), np.zeros(GRID.shape)])
+    static = static_stack(GRID, elevation=terrain(), population=0)
     patches = GRID.patches(config.patch).shape
     cells = terrain().reshape(patches[0], config.patch, patches[1], config.patch)
     factors = factor_ridge(ridge_matrix(cells.mean((1, 3))), patches, 4)
@@ -61,7 +61,7 @@ def network(full: bool = False, seed: int = 0, channels=INPUTS, **changes) -> Fi
     return shaken(FieldTransformer(config, channels, domain(config, full))).eval()
 
 
-def inputs(batch: int = 2, leads: int = 3, seed: int = 1, channels: int = 15) -> dict:
+def inputs(batch: int = 2, leads: int = 3, seed: int = 1, channels: int = len(INPUTS)) -> dict:
     torch.manual_seed(seed)
     return {
         "fields": torch.randn(batch, channels, *GRID.shape),

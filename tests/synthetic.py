@@ -10,6 +10,7 @@ import torch
 import zarr
 from scipy.signal import lfilter
 
+from aqnet.data.made_up import static_stack
 from aqnet.data.normalisation import target_channels
 from aqnet.data.splits import Split
 from aqnet.data.stations.samples import (
@@ -72,6 +73,8 @@ def _arrays() -> dict[str, np.ndarray]:
     cells = (np.array([0, 1, 3, 4, 6, 7]), np.array([2, 5, 1, 6, 3, 5]))
     values = targets[:, :, cells[0], cells[1]].transpose(0, 2, 1).copy()
     values[rng.random(values.shape) < 0.03] = np.nan
+    hills, people = 50 + 900 * (lat2d - 39.7), 1e4 * (117 - lon2d)
+    static = static_stack(Grid("small", lat, lon), elevation=hills, population=people)
     return {
         "time": (START + np.arange(HOURS)).astype(np.int64),
         "lat": lat,
@@ -81,9 +84,7 @@ def _arrays() -> dict[str, np.ndarray]:
         "targets": targets,
         "targets_error_ratio": error.astype(np.float32),
         "station_values": values,
-        "static": np.stack([lat2d, lon2d, 50 + 900 * (lat2d - 39.7), 1e4 * (117 - lon2d)]).astype(
-            np.float32
-        ),
+        "static": static.astype(np.float32),
         "station_lat": lat[cells[0]],
         "station_lon": lon[cells[1]],
     }

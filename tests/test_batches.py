@@ -388,7 +388,7 @@ def test_normalised_fields_are_the_formula_on_the_grid(years):
     ready, mask = module(batch), torch.from_numpy(years.mask)
     assert module.channels[:11] == DYNAMIC and module.channels[11] == "u_4h_ago"
     assert module.channels[22:] == (*STATIC, "known")
-    assert ready["inputs"].shape == (2, 27, *years.grid.shape)
+    assert ready["inputs"].shape == (2, len(module.channels), *years.grid.shape)
     for name in ("inputs", "targets", "weights", "weather"):
         assert (ready[name][..., ~mask] == 0).all() and ready[name].dtype == torch.float32
     time = samples.index.times[20]

@@ -16,7 +16,7 @@ from aqnet.model.forecaster import MAX_DEPARTURE, Forecaster, channel_names
 from aqnet.model.regression import apply_hourly_regression
 from aqnet.model.statistical import Situation, StatisticalForecasts
 from aqnet.training.setup import prepare
-from aqnet.variables import DYNAMIC, TARGETS
+from aqnet.variables import DYNAMIC, STATIC, TARGETS
 
 
 def build(seed=0, size=0.3, start_weights=None, **changes) -> Forecaster:
@@ -74,7 +74,7 @@ def test_scale_is_spread_times_ratio():
 def test_channels_by_name():
     model, batch, at = build(), batch_of("test"), target_channels()
     names, z = channel_names(model.config), model.channels(batch)
-    assert z.shape[1] == len(names) == len(set(names)) == 38
+    assert z.shape[1] == len(names) == len(set(names)) == len((*DYNAMIC, *STATIC)) + 23
     for pollutant in ("so2", "pm25"):
         i = DYNAMIC.index(pollutant)
         unit = model.spread[i] * batch["ratio"][:, i, None, None]
@@ -91,10 +91,10 @@ def test_channels_by_name():
     weather = [i for i in range(11) if i not in at]
     unit = (model.spread * batch["ratio"])[:, weather, None, None]
     torch.testing.assert_close(z[:, weather], batch["anomaly"][:, weather] / unit)
-    static = z[:, [names.index(n) for n in ("lat2d", "lon2d", "elevation", "population")]]
-    torch.testing.assert_close(static.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    static = z[:, [names.index(n) for n in STATIC]]
+    torch.testing.assert_close(static.mean((0, 2, 3)), torch.zeros(len(STATIC)), atol=1e-4, rtol=0)
     torch.testing.assert_close(
-        static[0].std((1, 2), correction=0), torch.ones(4), rtol=1e-4, atol=0
+        static[0].std((1, 2), correction=0), torch.ones(len(STATIC)), rtol=1e-4, atol=0
     )
 
 
@@ -276,7 +276,7 @@ def test_calendar_switch():
 
 def test_trailing_means_switch():
     model = build(trailing_means=False)
-    assert channel_names(model.config) == channel_names(config())[:15]
+    assert channel_names(model.config) == channel_names(config())[: len((*DYNAMIC, *STATIC))]
     weights = np.zeros((3, 6, 3))  # a start that sees no level either
     off = gradients(build(trailing_means=False, start_weights=weights), batch_of("test"), PAST)
     assert off["mean_24h"] == off["mean_30d"] == off["level"] == 0

@@ -120,7 +120,7 @@ def test_the_calendar_is_that_of_the_data(hour, lead, lon):
 def test_inputs_are_normalised_fields_and_wind_in_m_s():
     model, batch = build(history_h=(0, 6)), batch_of(history_h=(0, 6))
     inputs, ready = model.inputs(batch)
-    assert inputs["fields"].shape == (2, 2 * 11 + 4 + 1, 32, 64)
+    assert inputs["fields"].shape == (2, 2 * 11 + len(STATIC) + 1, 32, 64)
     names, n = model.channels, normaliser()
     for name, back in (("o3", 0), ("temp", 1)):
         i = DYNAMIC.index(name)

@@ -214,7 +214,7 @@ def test_all_variables_are_the_rows_of_the_targets():
     torch.nn.init.normal_(decoder.out.weight)
     torch.nn.init.normal_(decoder.out.bias)
     tokens = torch.randn(2, 5, 16)
-    everything = decoder.out(decoder.layers(decoder.norm(tokens))).unflatten(-1, (15, 4))
+    everything = decoder.out(decoder.layers(decoder.norm(tokens))).unflatten(-1, (len(INPUTS), 4))
     have = decoder.eval()(tokens, torch.zeros(2, 1, 6), torch.ones(2))[:, 0]
     want = everything[:, :, [INPUTS.index(name) for name in TARGETS]]
     torch.testing.assert_close(have, want, atol=1e-6, rtol=1e-6)

@@ -10,12 +10,14 @@ import pytest
 import torch
 from network_case import ALL, GRID, SMALL, domain, inputs, network, one_lead, shaken
 
+from aqnet.data.made_up import static_stack
 from aqnet.grid import GRIDS
 from aqnet.model.attention import ModelError
 from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.model.network import Domain, FieldTransformer
 from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.model.presets import MODEL_PRESETS, model_preset
+from aqnet.model.published import PUBLISHED_INPUTS
 from aqnet.variables import INPUTS, TARGETS
 
 # ---- lead times
@@ -83,7 +85,7 @@ def without_co(batch: int = 2) -> torch.Tensor:
 
 
 def test_an_absent_input_does_not_count():
-    model, given = optional(), inputs(channels=17)
+    model, given = optional(), inputs(channels=len(CHANNELS))
     before, all_there = model(**given, present=without_co()), model(**given)
     given["fields"][0, CO] += 7
     after = model(**given, present=without_co())
@@ -94,13 +96,14 @@ def test_an_absent_input_does_not_count():
 
 def test_an_input_that_is_not_optional_may_not_be_absent():
     with pytest.raises(ModelError, match="all but rh"):
-        optional(optional_inputs=("rh",))(**inputs(channels=17), present=without_co())
+        optional(optional_inputs=("rh",))(**inputs(channels=len(CHANNELS)), present=without_co())
     with pytest.raises(ModelError, match="all but none"):
-        network(channels=CHANNELS)(**inputs(channels=17), present=without_co())
+        network(channels=CHANNELS)(**inputs(channels=len(CHANNELS)), present=without_co())
 
 
 def test_training_leaves_optional_inputs_out_by_chance():
-    given = {name: x[:1].expand(400, *x.shape[1:]) for name, x in inputs(channels=17).items()}
+    given = inputs(channels=len(CHANNELS))
+    given = {name: x[:1].expand(400, *x.shape[1:]) for name, x in given.items()}
     model = optional(depth=1, width=8).train()
     torch.manual_seed(0)
     with torch.no_grad():
@@ -123,21 +126,21 @@ def test_training_leaves_optional_inputs_out_by_chance():
 
 def test_samples_without_an_input_train():
     model = optional().train()
-    model(**inputs(channels=17), present=without_co()).square().mean().backward()
+    model(**inputs(channels=len(CHANNELS)), present=without_co()).square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 def test_without_u_or_v_the_physics_knows_no_wind():
     ranked = ScanConfig(mode="region", regions=(2, 2), rank_embedding=True)
     model = network(optional_inputs=("u", "v", "co"), physics=ALL, scan=ranked)
-    given, present = inputs(), torch.ones(2, 15, dtype=torch.bool)
+    given, present = inputs(), torch.ones(2, len(INPUTS), dtype=torch.bool)
     present[0, INPUTS.index("v")] = False
     unknown = given["wind"].clone()
     unknown[0] = torch.nan
     assert torch.equal(
         model(**given, present=present), model(**{**given, "wind": unknown}, present=present)
     )
-    present = torch.ones(2, 15, dtype=torch.bool)
+    present = torch.ones(2, len(INPUTS), dtype=torch.bool)
     present[0, INPUTS.index("co")] = False
     before = model(**given, present=present)
     assert (before[0] - model(**{**given, "wind": unknown}, present=present)[0]).abs().max() > 1e-3
@@ -310,11 +313,10 @@ def test_shapes_that_do_not_fit_are_refused(name):
 
 def test_the_reference_has_its_number_of_parameters():
     grid = GRIDS["china"]
-    static = np.stack([*grid.mesh(), np.zeros(grid.shape), np.zeros(grid.shape)])
-    where = Domain(grid, np.ones(grid.shape, bool), static)
+    where = Domain(grid, np.ones(grid.shape, bool), static_stack(grid, elevation=0, population=0))
     count = {}
     for name in ("china_reference", "published"):
-        model = FieldTransformer(model_preset(name), INPUTS, where)
+        model = FieldTransformer(model_preset(name), PUBLISHED_INPUTS, where)
         count[name] = sum(p.numel() for p in model.parameters())
         assert len(model.cells) == 8192
     assert count["china_reference"] == pytest.approx(52.5e6, rel=0.01)

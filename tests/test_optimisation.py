@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from toy_training import ToyForecaster, config
 
+from aqnet.data.made_up import static_stack
 from aqnet.grid import Grid
 from aqnet.model.attention import ModelError
 from aqnet.model.domain import Domain
@@ -27,8 +28,8 @@ def network(preset: str) -> FieldTransformer:
     if model["physics"]:
         model["physics"] |= {"ridge": False}
     grid = Grid("small", 30 + 0.4 * np.arange(8), 100 + 0.4 * np.arange(8))
-    static = np.stack([*grid.mesh(), np.random.default_rng(0).gamma(2, 600, (8, 8)),
-                       np.zeros((8, 8))])  # fmt: skip
+    hills = np.random.default_rng(0).gamma(2, 600, (8, 8))
+    static = static_stack(grid, elevation=hills, population=0)
     built = type(MODEL_PRESETS[preset])(**model)
     return FieldTransformer(built, INPUTS, Domain(grid, np.ones((8, 8), bool), static))
 

@@ -16,15 +16,20 @@ from aqnet.grid import Grid
 from aqnet.model.attention import ModelError
 from aqnet.model.domain import Domain
 from aqnet.model.network import FieldTransformer
-from aqnet.model.published import LAYOUTS, expected_shapes, published_config
+from aqnet.model.published import (
+    LAYOUTS,
+    PUBLISHED_INPUTS,
+    expected_shapes,
+    published_config,
+)
 from aqnet.model.published_form import PublishedForm
 from aqnet.model.published_import import Imported, fill_network, import_state, read_state
-from aqnet.variables import INPUTS, TARGETS
+from aqnet.variables import STATIC, TARGETS
 
 PARAMETERS = {"published": 52_491_069, "earlier": 52_481_341}
 SIZES = {name: REDUCED[name] for name in ("width", "depth", "heads")}
 SHAPE = REDUCED["shape"]
-OUT = [INPUTS.index(name) for name in TARGETS]
+OUT = [PUBLISHED_INPUTS.index(name) for name in TARGETS]
 
 
 def options(layout: str) -> dict:
@@ -92,7 +97,7 @@ def test_every_tensor_has_one_place(layout):
     form = filled(**REDUCED, **options(layout))
     assert found.parameters == sum(p.numel() for p in form.parameters())
     # The names of variables enter the bias without a norm; each head has its own strength.
-    merged = 0 if layout == "published" else len(INPUTS) * SIZES["width"]
+    merged = 0 if layout == "published" else len(PUBLISHED_INPUTS) * SIZES["width"]
     numbers = sum(value.numel() for value in found.state.values())
     assert numbers == found.parameters - merged + SIZES["heads"] - 1
 
@@ -236,8 +241,8 @@ def test_damaged_and_foreign_files(tmp_path):
 
 def network_of(found: Imported, shape: tuple[int, int]) -> FieldTransformer:
     grid = Grid("test", 50 - 0.3 * np.arange(shape[0]), 80 + 0.2 * np.arange(shape[1]))
-    domain = Domain(grid, np.ones(shape, bool), np.zeros((4, *shape), np.float32))
-    network = FieldTransformer(found.config, INPUTS, domain)
+    domain = Domain(grid, np.ones(shape, bool), np.zeros((len(STATIC), *shape)))
+    network = FieldTransformer(found.config, PUBLISHED_INPUTS, domain)
     fill_network(network, found)
     return network.eval().requires_grad_(False)
 

@@ -11,12 +11,12 @@ from published_case import filled
 from aqnet.cli.checkpoint import checkpoint
 from aqnet.data.normalisation import REFERENCE_CONSTANTS
 from aqnet.model.attention import ModelError
-from aqnet.model.published import expected_shapes, published_config
+from aqnet.model.published import PUBLISHED_INPUTS, expected_shapes, published_config
 from aqnet.model.published_import import import_state
 from aqnet.training.checkpoint import load_checkpoint, read_checkpoint
 from aqnet.training.checkpoint_report import describe_checkpoint
 from aqnet.training.published_checkpoint import published_domain, save_imported
-from aqnet.variables import INPUTS, TARGETS
+from aqnet.variables import TARGETS
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_checkpoint_is_complete(tmp_path):
     assert read.identity is None
     assert any("source.pt" in note for note in read.notes)
     assert "none: not trained here, see the notes" in describe_checkpoint(output)
-    assert loaded.model.channels == INPUTS
+    assert loaded.model.channels == PUBLISHED_INPUTS
     for name, value in imported.state.items():
         assert torch.equal(loaded.model.network.state_dict()[name], value)
     mean, spread = np.array([REFERENCE_CONSTANTS[name] for name in TARGETS]).T

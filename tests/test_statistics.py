@@ -52,7 +52,7 @@ from aqnet.errors import (
 )
 from aqnet.grid import GRIDS
 from aqnet.io import repository_root
-from aqnet.variables import DYNAMIC, TARGETS, VARIABLES
+from aqnet.variables import DYNAMIC, STATIC, TARGETS, VARIABLES
 
 BITS = dict.fromkeys(DYNAMIC, 14)
 HERE = Settings(annual=0, diurnal=1, leads_h=(3, 12), workers=0)
@@ -65,7 +65,7 @@ def whole(source) -> Split:
 
 def long_series(seed, hours=400, **options):
     source = series(seed, hours, **options)
-    static = np.random.default_rng(seed).normal(size=(4, *source.mask.shape))
+    static = np.random.default_rng(seed).normal(size=(len(STATIC), *source.mask.shape))
     return replace(source, static=static)
 
 
@@ -142,7 +142,7 @@ def test_three_harmonics_of_year_and_day_by_default():
     times = np.datetime64("2013-01-01T00", "h") + np.arange(0, 17520, 5)
     rng = np.random.default_rng(0)
     values = rng.normal(size=(len(times), 11, 1, 2)).astype(np.float32)
-    mask, static = np.ones((1, 2), bool), rng.normal(size=(4, 1, 2))
+    mask, static = np.ones((1, 2), bool), rng.normal(size=(len(STATIC), 1, 2))
     source = FieldSeries(times, values, np.ones((len(times), 11), bool), mask, static)
     bits = dict.fromkeys(DYNAMIC, 23)
     found = compute_statistics(source, whole(source), 8.0, bits, Settings(workers=0))

@@ -22,8 +22,10 @@ from aqnet.data.store import (
     write_fields,
 )
 from aqnet.errors import StoreError
+from aqnet.variables import STATIC
 
-SIZES = {"lat": 4, "lon": 3, "variable": 11, "target": 6, "static_variable": 4, "station": 5}
+SIZES = {"lat": 4, "lon": 3, "variable": 11, "target": 6, "static_variable": len(STATIC),
+         "station": 5}  # fmt: skip
 FIELDS = [name for name, dimensions in LAYOUT.items() if len(dimensions) == 4]
 DTYPES = {"time": "i8", "inputs_valid": "?", "station_input_age_h": "i1"}
 

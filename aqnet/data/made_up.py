@@ -9,9 +9,9 @@ import numpy as np
 from aqnet.data.years.reader import YearSpec
 from aqnet.data.years.writer import YearWriter
 from aqnet.grid import GRIDS, Grid
-from aqnet.variables import DYNAMIC
+from aqnet.variables import DYNAMIC, STATIC, VARIABLES
 
-__all__ = ["write_made_up_year"]
+__all__ = ["static_stack", "write_made_up_year"]
 
 _HOUR = np.timedelta64(1, "h")
 # Mean and amplitude of a wave, and noise, in the units of `aqnet.variables`.
@@ -45,14 +45,32 @@ def _made_up_hour(hour: int, grid: Grid, seed: int) -> np.ndarray:
     return fields
 
 
+def static_stack(grid: Grid, **known: np.ndarray | float) -> np.ndarray:
+    """Static fields (S, H, W) in the order `STATIC`: what is given, made up where it is not.
+
+    Parameters
+    ----------
+    grid : Grid
+    known : (H, W) or a number
+        Static variables by name. Latitude and longitude are those of the grid; what else is
+        missing is a slope from its smallest to its largest valid value.
+    """
+    known |= dict(zip(("lat2d", "lon2d"), grid.mesh(), strict=True))
+    slope = np.linspace(0, 1, grid.shape[0])[:, None]
+    for name in STATIC:
+        low, high = VARIABLES[name].valid_min, VARIABLES[name].valid_max
+        known.setdefault(name, low + (high - low) * slope)
+    return np.stack([np.broadcast_to(known[name], grid.shape) for name in STATIC])
+
+
 def _made_up_place(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Static fields (4, H, W), and a mask of 35 % of the cells, as much as China's."""
+    """Static fields (S, H, W), and a mask of 35 % of the cells, as much as China's."""
     lat, lon = grid.mesh()
     y, x = (np.linspace(-1, 1, n) for n in grid.shape)
     mask = (y[:, None] / 0.67) ** 2 + ((x[None] - 0.05) / 0.67) ** 2 < 1
     hill = np.exp(-(((lat - lat.mean()) / 6) ** 2) - ((lon - lon.min() - 15) / 12) ** 2)
     people = np.exp(-(((lat - lat.mean()) / 8) ** 2) - ((lon - lon.max() + 15) / 10) ** 2)
-    return np.stack([lat, lon, 2500 * hill, 800 * people]), mask
+    return static_stack(grid, elevation=2500 * hill, population=800 * people), mask
 
 
 def write_made_up_year(

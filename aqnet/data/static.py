@@ -12,8 +12,16 @@ from aqnet.data.manifest import Manifest
 from aqnet.errors import DataError, explain
 from aqnet.grid import Grid
 from aqnet.io import atomic_write_bytes, require_free_space
+from aqnet.variables import STATIC
 
-__all__ = ["elevation_of_cells", "pack_static", "population_of_cells", "read_static", "write_nc"]
+__all__ = [
+    "elevation_of_cells",
+    "pack_static",
+    "population_of_cells",
+    "read_static",
+    "stacked_static",
+    "write_nc",
+]
 
 _ELEVATION_CREDIT = (
     "KnowAir altitude grid, Wang et al. 2020 (PM2.5-GNN, doi:10.1145/3397536.3422208), "
@@ -240,3 +248,17 @@ def read_static(manifest: Manifest) -> xr.Dataset:
         f"{data['elevation'].shape} cells, other centres",
     )
     return data
+
+
+def stacked_static(fields: xr.Dataset) -> np.ndarray:
+    """Static variables of a grid, (len(STATIC), H, W), in the order of `STATIC`.
+
+    Parameters
+    ----------
+    fields : xarray.Dataset, dims (lat, lon)
+        Of `china_static` or `read_static`: static variables by their names, in their units.
+        Latitude and longitude of the cells are those of the coordinates.
+    """
+    lat2d, lon2d = np.meshgrid(fields["lat"].values, fields["lon"].values, indexing="ij")
+    places = {"lat2d": lat2d, "lon2d": lon2d}
+    return np.stack([places[n] if n in places else fields[n].values for n in STATIC])

@@ -18,13 +18,13 @@ from aqnet.errors import explain
 from aqnet.model.attention import ModelError
 from aqnet.model.config import ModelConfig
 from aqnet.model.presets import model_preset
-from aqnet.variables import INPUTS
 
 __all__ = [
     "LAYOUTS",
     "NEUTRAL",
     "ONLY_EARLIER",
     "ONLY_PUBLISHED",
+    "PUBLISHED_INPUTS",
     "TABLE",
     "Row",
     "State",
@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 LAYOUTS = ("published", "earlier")
+# Variables of the weights, in their order; those of `aqnet.variables` may become more.
+PUBLISHED_INPUTS = (
+    "u", "v", "temp", "rh", "psfc", "pm10", "so2", "no2", "co", "o3",
+    "lat2d", "lon2d", "pm25", "elevation", "population",
+)  # fmt: skip
 BUCKETS = 32  # of the relative position, a direction
 # A strength is positive here; the published clamp to [-10, 0] makes a negative one 0.
 SMALLEST_ALPHA = 1e-6  # nat per 1000 normalised units
@@ -71,7 +76,7 @@ def _sum(bias: torch.Tensor, name: torch.Tensor) -> torch.Tensor:
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
     """Rows (p p V, ...) of the last layer, variable fastest -> variable slowest."""
-    return x.unflatten(0, (-1, len(INPUTS))).transpose(0, 1).flatten(0, 1)
+    return x.unflatten(0, (-1, len(PUBLISHED_INPUTS))).transpose(0, 1).flatten(0, 1)
 
 
 def _table(x: torch.Tensor) -> torch.Tensor:
@@ -205,7 +210,7 @@ def expected_shapes(
     layout: str, config: ModelConfig, shape: tuple[int, int]
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of the published tensors, by name, for a grid of `shape` (H, W) cells."""
-    v, d, p = len(INPUTS), config.width, config.patch
+    v, d, p = len(PUBLISHED_INPUTS), config.width, config.patch
     sizes = {"1": 1, "V": v, "D": d, "3D": 3 * d, "4D": 4 * d, "H": config.heads, "p": p}
     sizes |= {"N": (shape[0] // p) * (shape[1] // p), "T": BUCKETS**2, "R": p * p * v}
     return {

@@ -16,6 +16,7 @@ from aqnet.model.attention import ModelError
 from aqnet.model.config import ModelConfig
 from aqnet.model.published import (
     NEUTRAL,
+    PUBLISHED_INPUTS,
     State,
     expected_shapes,
     layout_of,
@@ -24,7 +25,7 @@ from aqnet.model.published import (
     rows_of,
     tensor_here,
 )
-from aqnet.variables import INPUTS, TARGETS
+from aqnet.variables import TARGETS
 
 __all__ = ["Imported", "fill_network", "import_state", "read_state"]
 
@@ -210,7 +211,7 @@ def _plain_names(state: State) -> dict[str, str]:
 
 def _check_buffers(state: State, names: dict[str, str]) -> list[str]:
     """Names of the file's buffers; ModelError if one says that the model is another."""
-    order = torch.tensor([INPUTS.index(name) for name in TARGETS])
+    order = torch.tensor([PUBLISHED_INPUTS.index(name) for name in TARGETS])
     wanted = {"target_indices": order, "blocks.0.attn.H_scale": torch.tensor(1000.0)}
     for plain, value in wanted.items():
         if plain in names and not torch.equal(state[names[plain]].cpu().to(value.dtype), value):

@@ -28,6 +28,7 @@ from aqnet.model.bench_machine import (
 from aqnet.model.config import ModelConfig
 from aqnet.model.network import FieldTransformer
 from aqnet.model.presets import model_preset
+from aqnet.model.published import PUBLISHED_INPUTS
 from aqnet.model.published_form import PublishedForm
 from aqnet.training.cost import count_operations, domain_like
 from aqnet.training.memory import return_freed_memory
@@ -176,7 +177,8 @@ def _make(case: str, size: Size) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     grid = GRIDS[size.grid]
     if CASES[case].tokens is None:
         network = PublishedForm(grid.shape, width=size.width, depth=size.depth, heads=size.heads)
-        return network, (torch.randn(1, len(INPUTS), *grid.shape), torch.full((1,), ONE_LEAD_H))
+        fields = torch.randn(1, len(PUBLISHED_INPUTS), *grid.shape)
+        return network, (fields, torch.full((1,), ONE_LEAD_H))
     config = _configuration(CASES[case], size)
     network = FieldTransformer(config, INPUTS, domain_like(config, grid))
     network.checkpoint_blocks = size.checkpointing
@@ -201,7 +203,8 @@ def _configuration(case: Case, size: Size) -> ModelConfig:
 
 def _step(network: nn.Module, inputs: tuple[torch.Tensor, ...], case: Case):
     optimiser = torch.optim.AdamW(network.parameters())
-    target = torch.randn(1, len(INPUTS if case.tokens is None else TARGETS), *inputs[0].shape[2:])
+    outputs = PUBLISHED_INPUTS if case.tokens is None else TARGETS
+    target = torch.randn(1, len(outputs), *inputs[0].shape[2:])
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)

@@ -21,6 +21,7 @@ from aqnet.data.climatology import CALENDAR
 from aqnet.data.geography import china_static
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest, resolve_manifest
+from aqnet.data.static import stacked_static
 from aqnet.grid import Grid
 from aqnet.model.config import ModelConfig
 from aqnet.model.domain import Domain
@@ -218,10 +219,7 @@ def domain_like(config: ModelConfig, grid: Grid) -> Domain:
         Covered by the geography of China.
     """
     static = china_static(grid)
-    lat, lon = np.meshgrid(grid.lat, grid.lon, indexing="ij")
-    fields = {"lat2d": lat, "lon2d": lon, "elevation": static.elevation.values}
-    fields["population"] = static.population.values
-    values, mask = np.stack([fields[name] for name in STATIC]), static.mask.values
+    values, mask = stacked_static(static), static.mask.values
     random = np.random.default_rng(0)
     shape = (mask.size // config.patch**2, _RIDGE_RANK)
     left, right = (random.uniform(0, 9, shape).astype("f4") for _ in range(2))

@@ -9,13 +9,14 @@ import numpy as np
 
 from aqnet.data.geography import china_static
 from aqnet.data.normalisation import reference_constants
+from aqnet.data.static import stacked_static
 from aqnet.grid import GRIDS
 from aqnet.io import sha256_file
 from aqnet.model.domain import Domain
 from aqnet.model.grid_forecaster import GridForecaster
+from aqnet.model.published import PUBLISHED_INPUTS
 from aqnet.model.published_import import Imported, fill_network, import_state, read_state
 from aqnet.training.checkpoint import Checkpoint, write_checkpoint
-from aqnet.variables import INPUTS
 
 __all__ = ["describe_import", "import_file", "published_domain", "save_imported"]
 
@@ -41,9 +42,8 @@ def published_domain() -> Domain:
     """
     grid = GRIDS[GRID]
     fields = china_static(grid)
-    lat, lon = np.meshgrid(grid.lat, grid.lon, indexing="ij")
-    gaps = [np.nan_to_num(fields[name].values) for name in ("elevation", "population")]
-    return Domain(grid, fields["mask"].values, np.stack([lat, lon, *gaps]).astype(np.float32))
+    static = np.nan_to_num(stacked_static(fields)).astype(np.float32)
+    return Domain(grid, fields["mask"].values, static)
 
 
 def save_imported(imported: Imported, source: Path, output: Path) -> str:
@@ -59,7 +59,8 @@ def save_imported(imported: Imported, source: Path, output: Path) -> str:
     StorageFullError
         No room; an older file is untouched.
     """
-    model = GridForecaster(imported.config, published_domain(), reference_constants(), INPUTS)
+    domain, constants = published_domain(), reference_constants()
+    model = GridForecaster(imported.config, domain, constants, PUBLISHED_INPUTS)
     fill_network(model.network, imported)
     notes = [
         f"imported from {source.name}, SHA-256 {sha256_file(source)}, layout {imported.layout}",

@@ -25,6 +25,7 @@ from aqnet.data.source.shards import (
     sha256_of,
     unusable,
 )
+from aqnet.data.static import stacked_static
 from aqnet.data.years.reader import (
     SHARD_HOURS,
     YearSpec,
@@ -36,7 +37,6 @@ from aqnet.data.years.writer import YearWriter
 from aqnet.errors import ChecksumError, CoverageError, StoreError, explain
 from aqnet.io import atomic_directory, data_root
 from aqnet.progress import Progress, silent
-from aqnet.variables import STATIC
 
 __all__ = ["Listing", "compare_sources", "find_hours", "ingest_year", "prepare"]
 
@@ -203,11 +203,7 @@ def _spec(
     manifest: GridManifest, year: int, static: xr.Dataset, conversion: Conversion
 ) -> YearSpec:
     """The store to be; what was decided here goes into its recipe."""
-    lat, lon = manifest.grid_object().mesh()
-    fields = {"lat2d": lat, "lon2d": lon}
-    fields |= {name: static[name].values for name in ("elevation", "population")}
-    stacked = np.stack([fields[name] for name in STATIC])
-    spec = YearSpec.from_manifest(manifest, year, stacked, conversion.mask)
+    spec = YearSpec.from_manifest(manifest, year, stacked_static(static), conversion.mask)
     decisions = conversion.described()
     if static.attrs["missing"]:  # the store holds NaN there
         decisions["static_missing"] = static.attrs["missing"]

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from aqnet.data.manifest import Manifest
 from aqnet.data.splits import splits_of
-from aqnet.data.static import read_static
+from aqnet.data.static import read_static, stacked_static
 from aqnet.data.stations.analysis import (
     MAX_CARRY_H,
     MIN_STATIONS,
@@ -162,17 +162,6 @@ def _analyse_all(
     return arrays
 
 
-def _static_fields(static: xr.Dataset) -> np.ndarray:
-    lat2d, lon2d = np.meshgrid(static["lat"].values, static["lon"].values, indexing="ij")
-    known = {
-        "lat2d": lat2d,
-        "lon2d": lon2d,
-        "elevation": static["elevation"].values,
-        "population": static["population"].values,
-    }
-    return np.stack([known[name] for name in STATIC]).astype(np.float32)
-
-
 def _station_arrays(stations: xr.Dataset, static: xr.Dataset) -> dict[str, np.ndarray]:
     every = [stations[name].values for name in DYNAMIC]
     lat, lon = stations["lat"].values, stations["lon"].values
@@ -253,7 +242,7 @@ def build_store(
             "time": stations["time"].values.astype("datetime64[h]").astype(np.int64),
             "lat": static["lat"].values,
             "lon": static["lon"].values,
-            "static": _static_fields(static),
+            "static": stacked_static(static).astype(np.float32),
         }
         _write(draft, arrays, manifest, stations, progress)
     progress("done", 1.0)

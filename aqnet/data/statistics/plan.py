@@ -10,7 +10,7 @@ import numpy as np
 
 from aqnet.data.splits import Split, check_no_crossing
 from aqnet.errors import CoverageError, FieldError, explain
-from aqnet.variables import DYNAMIC
+from aqnet.variables import DYNAMIC, STATIC
 
 __all__ = [
     "BATCH_H",
@@ -53,7 +53,7 @@ class FieldSeries:
     values: np.ndarray
     valid: np.ndarray
     mask: np.ndarray
-    static: np.ndarray = field(default_factory=lambda: np.zeros((4, 1, 1)))
+    static: np.ndarray = field(default_factory=lambda: np.zeros((len(STATIC), 1, 1)))
 
     def read(self, rows: slice) -> np.ndarray:
         """Hours `rows`."""

@@ -14,6 +14,7 @@ from aqnet.errors import ParameterError, StoreError, explain
 from aqnet.model.domain import Domain
 from aqnet.model.grid_forecaster import GridForecaster
 from aqnet.model.ridge import RidgeFactors, factor_ridge, ridge_matrix
+from aqnet.variables import STATIC
 from aqnet.verification.physics.probes import Forecasts, Scene, calmed
 
 __all__ = [
@@ -46,7 +47,7 @@ def with_terrain(model: GridForecaster, elevation: np.ndarray) -> GridForecaster
     """
     own, patch = model.domain, model.config.patch
     static = np.array(own.static, dtype=np.float64)
-    static[2] = elevation  # order STATIC: latitude, longitude, elevation, population
+    static[STATIC.index("elevation")] = elevation
     ridge = own.ridge
     if ridge is not None:
         rows, columns = (n // patch for n in own.grid.shape)
