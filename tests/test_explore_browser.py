@@ -85,7 +85,8 @@ class Page:
         found = self.browser.js(
             "(() => { for (const l of document.querySelectorAll('.widget-dropdown label')) "
             f"if (l.textContent === {label!r}) {{ const s = l.parentNode.querySelector('select'); "
-            f"const o = [...s.options].find(o => o.textContent.trim() === {option!r}); "
+            "const o = [...s.options].find(o => o.textContent.replaceAll('\u00a0', ' ').trim() "
+            f"=== {option!r}); "  # widgets write the spaces of an option so that none is lost
             "s.value = o.value; s.dispatchEvent(new Event('change', {bubbles: true})); "
             "return true; } return false; })()"
         )
@@ -142,7 +143,8 @@ MOVES = {
         (lambda p: p.select("order", "lanes"), lambda v: v.order.axes, lambda v: v.wind.axes),
     ],
     "footprint": [
-        (lambda p: p.select("part", "plume, ridges"), lambda v: v.map.axes, lambda v: v.map.bar.ax),
+        (lambda p: p.select("station", "Huairou"), lambda v: v.map.axes, lambda v: v.map.bar.ax),
+        (lambda p: p.button("+24 h"), lambda v: v.map.axes, lambda v: v.map.bar.ax),
     ],
     "forecast": [
         (lambda p: p.select("lead [h]", "48"), lambda v: v.first.axes, lambda v: v.second.bar.ax),
