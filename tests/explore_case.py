@@ -10,7 +10,8 @@ import synthetic
 from made_up_years import make_year
 
 from aqnet.data.store import AnalysisStore
-from aqnet.data.years.reader import YearSet, open_year
+from aqnet.data.years.reader import open_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.explore.world import Place, World
 from aqnet.grid import Grid
 from aqnet.variables import STATIC

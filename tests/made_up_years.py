@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from aqnet.data.made_up import static_stack
-from aqnet.data.years.reader import YearSpec, year_times
+from aqnet.data.years.format import YearSpec, year_times
 from aqnet.data.years.writer import YearWriter
 from aqnet.grid import GRIDS, Grid
 from aqnet.variables import DYNAMIC

@@ -25,7 +25,9 @@ from aqnet.data.normalisation import Normaliser, reference_constants, target_cha
 from aqnet.data.order import EvaluationSampler, GlobalOrderSampler
 from aqnet.data.splits import Split
 from aqnet.data.transfer import FREE, SlotPool
-from aqnet.data.years.reader import SHARD_HOURS, YearSet, YearStore, open_year
+from aqnet.data.years.format import SHARD_HOURS
+from aqnet.data.years.reader import YearStore, open_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import DataError, LeadTimeError, SampleError, StoreError
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 

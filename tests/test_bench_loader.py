@@ -14,7 +14,8 @@ from aqnet.cli.bench_loader import loader
 from aqnet.cli.console import Group
 from aqnet.data.bench_loader import PROCESSES, _chosen, bench_loader, copy_speed_gb_s, report
 from aqnet.data.made_up import write_made_up_year
-from aqnet.data.years.reader import YearSet, open_year, verify_year
+from aqnet.data.years.reader import open_year, verify_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import SampleError, StoreError
 
 

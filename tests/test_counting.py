@@ -18,7 +18,7 @@ from aqnet.data.statistics.counting import (
     ranks_of,
     values_of,
 )
-from aqnet.data.years.reader import round_bits
+from aqnet.data.years.format import round_bits
 from aqnet.errors import FieldError
 
 Q = np.array([0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1])

@@ -13,7 +13,8 @@ from made_up_years import made_up_mask, make_year
 
 from aqnet.cli import main
 from aqnet.data.climatology import HarmonicClimatology
-from aqnet.data.years.reader import YearSet, open_year
+from aqnet.data.years.reader import open_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import CoverageError, LeadTimeError, ParameterError
 from aqnet.events import EventSums
 from aqnet.grid import GRIDS

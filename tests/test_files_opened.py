@@ -69,7 +69,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 FOUR_DAYS = """
 from aqnet.data.grid_manifest import GridManifest
-from aqnet.data.years.reader import year_times
+from aqnet.data.years.format import year_times
 GridManifest.times = lambda self, year: year_times(year, 8)[:96]
 """
 SMALL = {"width": 16, "depth": 1, "heads": 2, "max_steps": 1, "batch_size": 2, "drop_path": 0.0}

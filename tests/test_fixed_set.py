@@ -13,7 +13,7 @@ from test_problem import TINY_STORE, fields_problem, recorded, tiny_manifest  # 
 from aqnet.data.manifest import load_manifest
 from aqnet.data.normalisation import target_channels
 from aqnet.data.stations.samples import ForecastSamples
-from aqnet.data.years.reader import open_years
+from aqnet.data.years.year_set import open_years
 from aqnet.errors import CoverageError, ParameterError
 from aqnet.training.checkpoint import load_checkpoint
 from aqnet.training.station_problem import station_problem

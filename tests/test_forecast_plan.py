@@ -23,7 +23,7 @@ from aqnet.data.batches import FieldSamples
 from aqnet.data.manifest import load_manifest
 from aqnet.data.stations.samples import ForecastSamples
 from aqnet.data.training_data import open_training_data
-from aqnet.data.years.reader import open_years
+from aqnet.data.years.year_set import open_years
 from aqnet.errors import LeadTimeError, ParameterError, StoreError
 from aqnet.training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from aqnet.training.station_problem import station_problem

@@ -17,9 +17,11 @@ from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
 from aqnet.data.splits import splits_of
 from aqnet.data.statistics.file import FORMAT, FORMAT_VERSION, Statistics, write_statistics
-from aqnet.data.years.reader import YearSpec, open_year, open_years
+from aqnet.data.years.format import YearSpec
+from aqnet.data.years.reader import open_year
 from aqnet.data.years.records import check_stores, coverage_table, record_stores
 from aqnet.data.years.writer import YearWriter
+from aqnet.data.years.year_set import open_years
 from aqnet.errors import ChecksumError, CoverageError, DataError, ManifestError, StoreError
 from aqnet.grid import GRIDS
 

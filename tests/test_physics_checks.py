@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_years import make_year
 
-from aqnet.data.years.reader import YearSet, open_year
+from aqnet.data.years.reader import open_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import CoverageError, StoreError
 from aqnet.grid import EARTH_RADIUS_KM, GRIDS, Grid
 from aqnet.variables import DYNAMIC, TARGETS

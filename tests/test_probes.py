@@ -15,7 +15,8 @@ from test_grid_forecaster import SMALL, build, domain, normaliser
 
 from aqnet.cli import main
 from aqnet.data.splits import Split
-from aqnet.data.years.reader import YearSet, open_year
+from aqnet.data.years.reader import open_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import CoverageError, ParameterError, StoreError
 from aqnet.grid import EARTH_RADIUS_KM, GRIDS, Grid
 from aqnet.model.config import ModelConfig

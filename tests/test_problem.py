@@ -19,7 +19,7 @@ from aqnet.data.manifest import load_manifest
 from aqnet.data.stations.samples import ForecastSamples
 from aqnet.data.statistics.compute import Settings, statistics_of_manifest
 from aqnet.data.statistics.file import write_statistics
-from aqnet.data.years.reader import YearSpec, year_times
+from aqnet.data.years.format import YearSpec, year_times
 from aqnet.data.years.records import record_stores
 from aqnet.data.years.writer import YearWriter
 from aqnet.errors import ChecksumError, DataError, LeadTimeError, SampleError

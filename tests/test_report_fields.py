@@ -18,7 +18,8 @@ from forecast_case import PROVENANCE, small_store
 from made_up_years import made_up_mask, make_year
 from matplotlib.testing.compare import compare_images
 
-from aqnet.data.years.reader import YearSet, open_year
+from aqnet.data.years.reader import open_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import StoreError
 from aqnet.grid import GRIDS
 from aqnet.metrics import VerificationError

@@ -14,7 +14,7 @@ from test_problem import recorded  # noqa: F401
 
 from aqnet.cli import main
 from aqnet.data.manifest import load_manifest
-from aqnet.data.years.reader import open_years
+from aqnet.data.years.year_set import open_years
 from aqnet.variables import DYNAMIC
 from aqnet.verification.provenance import code_of
 from aqnet.verification.score_tables import error_table

@@ -15,7 +15,8 @@ from test_station_tables import places  # stations at some places
 from aqnet.cli import main
 from aqnet.data.splits import Split, splits_of
 from aqnet.data.stations.samples import ForecastSamples, load_fields, load_stations, observed_at
-from aqnet.data.years.reader import YearSet, open_year
+from aqnet.data.years.reader import open_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import CoverageError, ParameterError, StoreError
 from aqnet.grid import GRIDS, GridError
 from aqnet.model.statistical import fit_statistical, situation_at

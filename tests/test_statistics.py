@@ -37,9 +37,11 @@ from aqnet.data.statistics.compute import (
 )
 from aqnet.data.statistics.file import check_statistics
 from aqnet.data.training_data import open_training_data
-from aqnet.data.years.reader import YearSet, YearSpec, open_year, year_times
+from aqnet.data.years.format import YearSpec, year_times
+from aqnet.data.years.reader import open_year
 from aqnet.data.years.records import record_stores
 from aqnet.data.years.writer import YearWriter
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import (
     AqnetError,
     ChecksumError,

@@ -15,7 +15,7 @@ from aqnet.data.statistics import plan as statistics_plan
 from aqnet.data.statistics.counting import merge_counts
 from aqnet.data.statistics.plan import FieldSeries, batches, make_plan
 from aqnet.data.statistics.streaming import log_concentration, merge, segment_sums
-from aqnet.data.years.reader import round_bits
+from aqnet.data.years.format import round_bits
 from aqnet.errors import CoverageError, FieldError
 from aqnet.variables import DYNAMIC, TARGETS
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "aqnet"
 # A module may import from its own room and from rooms before it.
 ROOMS = (
     {"__init__", "_modidx", "errors", "io", "config", "code_state", "progress"},
-    {"variables", "grid", "lambert_grid", "metrics", "events"},
+    {"variables", "units", "grid", "lambert_grid", "metrics", "events"},
     {"data"},
     {"model"},
     {"training"},

@@ -18,7 +18,8 @@ import zarr
 from made_up_years import made_up_fields, made_up_spec, make_year
 
 from aqnet.data.years import partial_store
-from aqnet.data.years.reader import SHARD_HOURS, YearSpec, open_year, verify_year
+from aqnet.data.years.format import SHARD_HOURS, YearSpec
+from aqnet.data.years.reader import open_year, verify_year
 from aqnet.data.years.writer import YearWriter, write_shard
 from aqnet.errors import FieldError, StorageFullError, StoreBusyError, StoreError
 from aqnet.variables import DYNAMIC

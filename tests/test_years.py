@@ -17,18 +17,10 @@ from hypothesis import strategies as st
 from made_up_years import made_up_fields, made_up_mask, made_up_spec, make_year
 
 from aqnet.data.store import content_digest
-from aqnet.data.years.reader import (
-    LAYOUT,
-    SHARD_HOURS,
-    Gap,
-    YearSet,
-    open_year,
-    read_hours,
-    round_bits,
-    verify_year,
-    year_times,
-)
+from aqnet.data.years.format import LAYOUT, SHARD_HOURS, Gap, round_bits, year_times
+from aqnet.data.years.reader import open_year, read_hours, verify_year
 from aqnet.data.years.writer import YearWriter
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import CoverageError, StoreError
 from aqnet.grid import GRIDS, Grid
 from aqnet.variables import DYNAMIC, VARIABLES

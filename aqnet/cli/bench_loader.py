@@ -24,7 +24,8 @@ def _leads(context: click.Context, option: click.Parameter, text: str) -> tuple[
 def _years(name: str | None, stores: tuple[Path, ...], folder: str):
     from aqnet.data.made_up import write_made_up_year
     from aqnet.data.manifest import load_grid_manifest
-    from aqnet.data.years.reader import YearSet, open_year, open_years
+    from aqnet.data.years.reader import open_year
+    from aqnet.data.years.year_set import YearSet, open_years
 
     if stores:
         return YearSet([open_year(path) for path in stores])

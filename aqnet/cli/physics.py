@@ -15,7 +15,7 @@ from aqnet.errors import ParameterError, explain
 if TYPE_CHECKING:
     import numpy as np
 
-    from aqnet.data.years.reader import YearSet
+    from aqnet.data.years.year_set import YearSet
 
 __all__ = ["OUT", "numbers_of", "physics"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aqnet.data.climatology import HarmonicClimatology
     from aqnet.data.grid_manifest import GridManifest
     from aqnet.data.manifest import Manifest
-    from aqnet.data.years.reader import YearSet
+    from aqnet.data.years.year_set import YearSet
     from aqnet.verification.scoreboard import Scoreboard
     from aqnet.verification.store.reader import ForecastStore
 

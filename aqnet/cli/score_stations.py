@@ -15,7 +15,7 @@ from aqnet.errors import ParameterError, explain
 if TYPE_CHECKING:
     from aqnet.cli.score_days import DayChoice
     from aqnet.data.manifest import GridManifest, Manifest
-    from aqnet.data.years.reader import YearSet
+    from aqnet.data.years.year_set import YearSet
     from aqnet.verification.scoreboard import Scoreboard
     from aqnet.verification.stations.analysis import AnalysisFields
     from aqnet.verification.stations.network import Observations

@@ -35,7 +35,7 @@ _factors_options = with_options(
 
 def _years(manifest: str, folder: Path | None):
     from aqnet.data.manifest import load_manifest, resolve_manifest
-    from aqnet.data.years.reader import open_years
+    from aqnet.data.years.year_set import open_years
 
     return open_years(load_manifest(resolve_manifest(manifest)), folder)
 

@@ -10,7 +10,7 @@ from aqnet.errors import ParameterError, explain
 
 if TYPE_CHECKING:
     from aqnet.data.grid_manifest import GridManifest
-    from aqnet.data.years.reader import YearSet
+    from aqnet.data.years.year_set import YearSet
     from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["grid_manifest", "open_truth"]
@@ -48,7 +48,7 @@ def open_truth(
     """
     import numpy as np
 
-    from aqnet.data.years.reader import open_years
+    from aqnet.data.years.year_set import open_years
     from aqnet.grid import local_clock
 
     times = np.concatenate([s.init_times for s in stores] + [s.valid_times.ravel() for s in stores])

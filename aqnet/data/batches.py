@@ -19,7 +19,7 @@ from .device_normaliser import DeviceNormaliser
 from .future_weather import WEATHER, check_weather, weather_provenance
 from .splits import Split, init_times
 from .transfer import PooledSamples
-from .years.reader import YearSet
+from .years.year_set import YearSet
 from ..errors import LeadTimeError, SampleError, explain
 from ..io import sha256_json
 from ..variables import DYNAMIC, TARGETS

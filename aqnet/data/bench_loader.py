@@ -29,7 +29,7 @@ from aqnet.data.bench_readers import (
 )
 from aqnet.data.order import seeded_order
 from aqnet.data.splits import Split
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import SampleError, explain
 from aqnet.progress import Progress, silent
 

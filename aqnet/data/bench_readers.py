@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from aqnet.data.batches import FieldSamples
 from aqnet.data.normalisation import reference_constants
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import RunError, explain
 from aqnet.variables import DYNAMIC, TARGETS
 

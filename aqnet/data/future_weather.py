@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import SampleError, explain
 from aqnet.variables import DYNAMIC, VARIABLES
 

@@ -12,7 +12,8 @@ from aqnet.config import Config, load_yaml
 from aqnet.data.dataset import DataSet, Sha256, Text
 from aqnet.errors import CoverageError, ManifestError, UnitError, explain
 from aqnet.io import repository_root, sha256_json
-from aqnet.variables import DYNAMIC, REFERENCE_STATES, STATIC, VARIABLES, to_lexicon_unit
+from aqnet.units import REFERENCE_STATES, to_lexicon_unit
+from aqnet.variables import DYNAMIC, STATIC, VARIABLES
 
 if TYPE_CHECKING:  # years imports this module
     from aqnet.data.years.reader import YearStore

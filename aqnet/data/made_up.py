@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aqnet.data.years.reader import YearSpec
+from aqnet.data.years.format import YearSpec
 from aqnet.data.years.writer import YearWriter
 from aqnet.grid import GRIDS, Grid
 from aqnet.variables import DYNAMIC, STATIC, VARIABLES

@@ -14,7 +14,7 @@ from aqnet.data.statistics.file import (
     load_statistics,
     normaliser_of_statistics,
 )
-from aqnet.data.years.reader import YearSet, open_years
+from aqnet.data.years.year_set import YearSet, open_years
 from aqnet.errors import ChecksumError, explain
 from aqnet.io import data_root
 

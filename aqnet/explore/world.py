@@ -13,7 +13,7 @@ from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import Manifest, load_manifest, resolve_manifest
 from aqnet.data.stations.samples import MAX_ERROR_RATIO
 from aqnet.data.store import AnalysisStore, open_store
-from aqnet.data.years.reader import YearSet, open_years
+from aqnet.data.years.year_set import YearSet, open_years
 from aqnet.errors import CoverageError, explain
 from aqnet.grid import Grid
 from aqnet.io import data_root

@@ -12,7 +12,7 @@ from aqnet.data.climatology import HarmonicClimatology
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.splits import Split
 from aqnet.data.training_data import TrainingData, open_training_data
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import StoreError, explain
 from aqnet.model.config import MAX_LEAD_TIME_H
 from aqnet.training.checkpoint import LoadedForecaster

@@ -10,7 +10,7 @@ from pathlib import Path
 import aqnet
 from aqnet.code_state import git_state
 from aqnet.data.grid_manifest import GridManifest
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.verification.store.reader import ForecastStore
 
 __all__ = ["code_of", "score_record", "store_record", "truth_record"]

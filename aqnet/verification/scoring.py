@@ -11,7 +11,7 @@ import numpy as np
 
 from aqnet.data.climatology import HarmonicClimatology
 from aqnet.data.parallel import Workers
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import CoverageError, ParameterError, StoreError, explain
 from aqnet.progress import Progress, silent
 from aqnet.variables import DYNAMIC

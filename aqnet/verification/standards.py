@@ -11,7 +11,8 @@ import numpy as np
 
 from aqnet.config import Config, load_yaml
 from aqnet.errors import AqnetError, explain
-from aqnet.variables import GASES, TARGETS, gas_reference_factor
+from aqnet.units import gas_reference_factor
+from aqnet.variables import GASES, TARGETS
 
 __all__ = [
     "LEVELS",

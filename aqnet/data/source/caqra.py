@@ -26,7 +26,8 @@ from aqnet.data.source.files import (
 from aqnet.data.static import write_nc
 from aqnet.errors import UnitError, explain
 from aqnet.lambert_grid import LambertGrid
-from aqnet.variables import DYNAMIC, VARIABLES, to_lexicon_unit
+from aqnet.units import to_lexicon_unit
+from aqnet.variables import DYNAMIC, VARIABLES
 
 __all__ = [
     "CAQRA_UNITS",

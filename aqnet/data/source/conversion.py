@@ -14,7 +14,8 @@ from aqnet.data.source.regridding import RegridWeights, cached_weights, rotate_w
 from aqnet.errors import CoverageError, FieldError, explain
 from aqnet.grid import Grid, GridError
 from aqnet.lambert_grid import LambertGrid
-from aqnet.variables import DYNAMIC, GASES, TARGETS, check_field, gas_reference_factor
+from aqnet.units import check_field, gas_reference_factor
+from aqnet.variables import DYNAMIC, GASES, TARGETS
 
 __all__ = [
     "Conversion",

@@ -26,14 +26,10 @@ from aqnet.data.source.shards import (
     unusable,
 )
 from aqnet.data.static import stacked_static
-from aqnet.data.years.reader import (
-    SHARD_HOURS,
-    YearSpec,
-    YearStore,
-    compare_with_manifest,
-    open_year,
-)
+from aqnet.data.years.format import SHARD_HOURS, YearSpec
+from aqnet.data.years.reader import YearStore, open_year
 from aqnet.data.years.writer import YearWriter
+from aqnet.data.years.year_set import compare_with_manifest
 from aqnet.errors import ChecksumError, CoverageError, StoreError, explain
 from aqnet.io import atomic_directory, data_root
 from aqnet.progress import Progress, silent

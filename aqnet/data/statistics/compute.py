@@ -22,7 +22,7 @@ from .file import (
 from .layout import assemble
 from .plan import FieldSeries, Plan, Source, make_plan, segments
 from .streaming import Sums, log_concentration, merge, segment_sums
-from ..years.reader import YearSet, open_years
+from ..years.year_set import YearSet, open_years
 from ...errors import DataError, explain
 from ...progress import Progress, silent
 from ...variables import DYNAMIC, LEAD_TIMES_H, TARGETS

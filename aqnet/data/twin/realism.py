@@ -10,7 +10,8 @@ import numpy as np
 
 from aqnet.data.manifest import load_manifest, resolve_manifest
 from aqnet.data.stations.measurements import read_stations
-from aqnet.data.years.reader import YearSet, open_year
+from aqnet.data.years.reader import open_year
+from aqnet.data.years.year_set import YearSet
 from aqnet.grid import Grid, local_clock
 from aqnet.variables import DYNAMIC, LEAD_TIMES_H, TARGETS
 

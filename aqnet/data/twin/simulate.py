@@ -12,7 +12,7 @@ from aqnet.data.twin.tracers import TRACERS, background_amount
 from aqnet.data.twin.transport import Transport
 from aqnet.data.twin.weather import HourWeather, Weather
 from aqnet.data.twin.world import World, build_world
-from aqnet.data.years.reader import year_times
+from aqnet.data.years.format import year_times
 from aqnet.grid import local_solar_hour
 from aqnet.io import sha256_json
 from aqnet.variables import DYNAMIC

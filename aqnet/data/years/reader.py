@@ -5,7 +5,6 @@
 # %% ../../../nbs/13_years.ipynb #d4465e9f
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,24 +13,17 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from ..grid_manifest import GridManifest, GridRecord, StoreRecord
 from ..store import array_digest, content_digest
-from .format import (
-    CODECS, FORMAT, FORMAT_VERSION, LAYOUT, SHARD_HOURS, Gap, YearSpec, monthly_coverage,
-    parse_gaps, round_bits, shard_file, stamp, step_digest, year_times)
-from ...errors import CoverageError, StoreError, explain
+from aqnet.data.years.format import (
+    FORMAT, FORMAT_VERSION, LAYOUT, SHARD_HOURS, Gap, monthly_coverage, parse_gaps, shard_file,
+    stamp, step_digest)
+from ...errors import StoreError, explain
 from ...grid import Grid
-from ...io import data_root, sha256_json
 from ...progress import Progress, silent
 from ...variables import DYNAMIC
 
 # %% auto #0
-__all__ = ['YearStore', 'read_hours', 'open_year', 'verify_year', 'YearSet', 'compare_with_manifest', 'open_years']
-
-# %% ../../../nbs/13_years.ipynb #a53cd16e
-__all__ = ["CODECS", "FORMAT", "FORMAT_VERSION", "LAYOUT", "SHARD_HOURS", "Gap", "YearSet",
-           "YearSpec", "YearStore", "compare_with_manifest", "open_year", "open_years",
-           "read_hours", "round_bits", "stamp", "verify_year", "year_times"]
+__all__ = ['YearStore', 'read_hours', 'open_year', 'verify_year']
 
 # %% ../../../nbs/13_years.ipynb #a8dffe5e
 _DAMAGE = (RuntimeError, ValueError, OSError, KeyError, TypeError)  # what codecs and files raise
@@ -264,129 +256,3 @@ def _verify_hour(store: YearStore, row: int) -> None:
     if not np.array_equal(found, store.step_sha256[row]):
         raise _damaged(store, row, f"differs from its step_sha256 ({', '.join(DYNAMIC)})",
                        found.tobytes().hex())
-
-# %% ../../../nbs/13_years.ipynb #7f3bfa2b
-def _absent(problem: str, expected: object, found: object, remedy: str) -> CoverageError:
-    return CoverageError(explain(problem, expected=expected, found=found, remedy=remedy))
-
-
-_TOGETHER = ("grid", "variables", "static_variables", "units", "keep_bits", "utc_offset_h",
-             "gas_reference_temperature_k")
-
-
-def _check_together(early: YearStore, late: YearStore) -> None:
-    differ = [key for key in _TOGETHER if early.attributes[key] != late.attributes[key]]
-    differ += [name for name in ("mask", "static")
-               if array_digest(getattr(early, name)) != array_digest(getattr(late, name))]
-    if late.times[0] <= early.times[-1]:
-        differ.append(f"hours given twice: {stamp(late.times[0])} to {stamp(early.times[-1])}")
-    if differ:
-        raise StoreError(explain(
-            f"{early.path} and {late.path} do not belong together",
-            expected="the same grid, mask, static fields, variables and units, and other hours",
-            found="; ".join(differ), remedy="read together only stores of one manifest"))
-
-# %% ../../../nbs/13_years.ipynb #0aa2a7f9
-class _Axis:
-    """Times of several years in a row, and what the years share."""
-
-    def __init__(self, stores: tuple[YearStore, ...] | list[YearStore]) -> None:
-        if not stores:
-            raise _absent("there is no year to read", "at least one", "none", "name the years")
-        self.stores = tuple(sorted(stores, key=lambda store: store.times[0]))
-        for pair in itertools.pairwise(self.stores):
-            _check_together(*pair)
-        first = self.stores[0]
-        self.grid, self.mask, self.static = first.grid, first.mask, first.static
-        self.times = np.concatenate([store.times for store in self.stores])
-        self.valid = np.concatenate([store.valid for store in self.stores])
-        self._starts = np.cumsum([0, *(len(store.times) for store in self.stores)])
-
-    def locate(self, rows: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Index into `stores`, and row there, of rows of the whole axis; same shape, int64."""
-        rows = np.asarray(rows)
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self.times)):
-            raise _absent("rows outside the years", f"0 to {len(self.times) - 1}",
-                          f"{rows.min()} to {rows.max()}", "take rows of `times`")
-        index = np.searchsorted(self._starts, rows, side="right") - 1
-        return index, rows - self._starts[index]
-
-# %% ../../../nbs/13_years.ipynb #654421ac
-class YearSet(_Axis):
-    """Several years as one axis of time; between them may be gaps, which have no rows.
-
-    stores (tuple of YearStore, by time); times (T,) datetime64[h] UTC, valid (T, 11) bool of all
-    of them; grid, mask (H, W), static (4, H, W), which are the same in all; `synthetic`: any of
-    them was simulated; `digest`: SHA-256 over their digests. May be sent to another process.
-    StoreError: they do not belong together; CoverageError: there is none.
-    """
-    synthetic = property(lambda self: any(store.synthetic for store in self.stores))
-    digest = property(lambda self: sha256_json([store.digest for store in self.stores]))
-
-    def read(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Hours `rows` of the whole axis, (n, 11, H, W) float32; see `read_hours`."""
-        place, row = self.locate(np.atleast_1d(np.arange(len(self.times))[rows]))
-        found = np.empty((len(row), len(DYNAMIC), *self.grid.shape), np.float32)
-        for index in np.unique(place):
-            found[place == index] = self.stores[index].read(row[place == index])
-        return found
-
-# %% ../../../nbs/13_years.ipynb #e8951ed5
-def compare_with_manifest(store: YearStore, manifest: GridManifest, year: int,
-                          entry: StoreRecord | None = None) -> None:
-    """Refuse a store that is not the `year` of a manifest (and of an entry of its record).
-
-    Raises
-    ------
-    StoreError
-        Lists each key that differs, with what was expected and found.
-    """
-    wrong = manifest.differences(store, year, entry)
-    if wrong:
-        expected, found = ("; ".join(f"{key}: {pair[i]}" for key, pair in wrong.items())
-                           for i in (0, 1))
-        what = f"differs from manifest {manifest.name}: {', '.join(wrong)}"
-        raise _broken(store.path, what, expected, found)
-
-# %% ../../../nbs/13_years.ipynb #caadbc90
-def open_years(manifest: GridManifest, folder: str | Path | None = None,
-               years: tuple[int, ...] | list[int] | None = None, recorded: bool = True) -> YearSet:
-    """Open the stores of a manifest, if they are the ones that it and its record describe.
-
-    `folder` defaults to `data_root() / manifest.name`, `years` to all of the manifest.
-    `recorded=False` reads stores that nobody has recorded, to look at them.
-
-    Raises
-    ------
-    StoreError
-        A store differs from manifest or record; lists what differs, expected and found.
-    CoverageError
-        A year is not there, or not in manifest or record, or there is no record.
-    ManifestError
-        The record is one of another manifest.
-    """
-    folder = Path(folder or data_root() / manifest.name)
-    record = manifest.record() if recorded else None
-    if recorded and record is None:
-        raise _absent(f"the stores of {manifest.name} are not recorded", manifest.record_path,
-                      "no such file", f"aqnet data record {manifest.called}")
-    chosen = manifest.years if years is None else years
-    return YearSet([_open_recorded(manifest, folder, year, record) for year in chosen])
-
-# %% ../../../nbs/13_years.ipynb #54ff82ed
-def _open_recorded(manifest: GridManifest, folder: Path, year: int,
-                   record: GridRecord | None) -> YearStore:
-    manifest.times(year)  # refuses a year that the manifest does not have
-    path = folder / manifest.store_file(year)
-    if not path.exists():
-        there = ", ".join(sorted(p.name for p in folder.glob("*.zarr")))
-        raise _absent(f"the year {year} of {manifest.name} is not there", path,
-                      f"in that folder: {there or 'no store'}",
-                      f"write it ({manifest.recipe.command}), or choose other years")
-    entry = record.store(year) if record else None
-    if record and entry is None:
-        raise _absent(f"the year {year} of {manifest.name} is not recorded", manifest.record_path,
-                      [e.year for e in record.stores], f"aqnet data record {manifest.called}")
-    store = open_year(path)
-    compare_with_manifest(store, manifest, year, entry)
-    return store

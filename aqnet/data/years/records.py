@@ -11,7 +11,8 @@ import yaml
 
 from aqnet.data.grid_manifest import GridManifest, GridRecord, StatisticsRecord, StoreRecord
 from aqnet.data.statistics.file import load_statistics
-from aqnet.data.years.reader import YearStore, compare_with_manifest, open_year, verify_year
+from aqnet.data.years.reader import YearStore, open_year, verify_year
+from aqnet.data.years.year_set import compare_with_manifest
 from aqnet.errors import ChecksumError, CoverageError, explain
 from aqnet.io import atomic_write_text, data_root
 from aqnet.progress import Progress

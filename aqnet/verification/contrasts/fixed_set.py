@@ -18,7 +18,7 @@ from aqnet.data.manifest import Manifest
 from aqnet.data.splits import splits_of
 from aqnet.data.stations.samples import load_stations, observed_at
 from aqnet.data.store import open_store
-from aqnet.data.years.reader import YearSet, open_years
+from aqnet.data.years.year_set import YearSet, open_years
 from aqnet.errors import CoverageError, ParameterError, explain
 from aqnet.io import data_root
 from aqnet.model.statistical import situation_at

@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 
 from aqnet.data.climatology import HarmonicClimatology
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import explain
 from aqnet.metrics import VerificationError
 from aqnet.progress import Progress, silent

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aqnet.data.climatology import HarmonicClimatology
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.grid import local_clock
 from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification.days.products import (

@@ -25,7 +25,7 @@ import xarray as xr
 from aqnet.data.years.format import stamp
 from aqnet.errors import UnitError, explain
 from aqnet.grid import Grid, GridError
-from aqnet.variables import to_lexicon_unit
+from aqnet.units import to_lexicon_unit
 from aqnet.verification.foreign.layout import (
     ForeignFileError,
     Layout,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.io import atomic_directory
 from aqnet.progress import Progress, silent
 from aqnet.verification.physics import figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aqnet.data.years.format import stamp
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import CoverageError, StoreError, explain
 from aqnet.grid import Grid
 from aqnet.progress import Progress, silent

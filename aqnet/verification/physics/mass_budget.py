@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_erosion
 
-from ...data.years.reader import YearSet
+from ...data.years.year_set import YearSet
 from ...errors import CoverageError, explain
 from ...grid import EARTH_RADIUS_KM, Grid
 from ...progress import Progress, silent

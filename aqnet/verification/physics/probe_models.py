@@ -9,7 +9,7 @@ import torch
 
 from aqnet.data.batches import FieldSamples
 from aqnet.data.splits import Split
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import ParameterError, StoreError, explain
 from aqnet.model.domain import Domain
 from aqnet.model.grid_forecaster import GridForecaster

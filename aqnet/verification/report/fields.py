@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aqnet.data.geography import outlines
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import StoreError, explain
 from aqnet.grid import Grid, distance_km
 from aqnet.metrics import VerificationError

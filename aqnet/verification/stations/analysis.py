@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aqnet.data.store import AnalysisStore
-from aqnet.data.years.reader import YearSet
+from aqnet.data.years.year_set import YearSet
 from aqnet.errors import CoverageError, explain
 from aqnet.grid import Grid
 from aqnet.variables import DYNAMIC, TARGETS

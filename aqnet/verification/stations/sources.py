@@ -11,7 +11,8 @@ import pandas as pd
 from aqnet.data.manifest import Manifest
 from aqnet.data.stations.measurements import read_stations
 from aqnet.errors import UnitError, explain
-from aqnet.variables import GASES, TARGETS, gas_reference_factor, to_lexicon_unit
+from aqnet.units import gas_reference_factor, to_lexicon_unit
+from aqnet.variables import GASES, TARGETS
 from aqnet.verification.stations.network import Observations, Stations, gather, table_error
 from aqnet.verification.stations.tables import read_stations_table, utc_hours
 

@@ -9,7 +9,7 @@ stations.csv
 observations*.csv
     station (an id), time (ISO 8601 with zone: 2018-01-01T00:00Z or 2018-01-01T08:00+08:00; the end
     of the averaging hour), pollutant (pm25, pm10, so2, no2, co, o3), value, unit (any spelling of
-    `aqnet.variables.UNIT_ALIASES`). One line a value; what is missing has no line.
+    `aqnet.units.UNIT_ALIASES`). One line a value; what is missing has no line.
 
 Gases are at 273.15 K and 1013.25 hPa, as in all stores; see `gas_reference_factor`.
 """
@@ -26,7 +26,8 @@ import pandas as pd
 
 from aqnet.errors import explain
 from aqnet.io import atomic_file
-from aqnet.variables import TARGETS, to_lexicon_unit
+from aqnet.units import to_lexicon_unit
+from aqnet.variables import TARGETS
 from aqnet.verification.stations.network import (
     Observations,
     Stations,
