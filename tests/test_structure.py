@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -110,6 +111,31 @@ def test_package_imports_without_development_and_notebook_tools():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
+
+
+def lost_references(source: str) -> list[str]:
+    """Names `aqnet.x.y` in back quotes that lead to nothing."""
+    lost, known = [], modules()
+    for name in sorted(set(re.findall(r"`(aqnet(?:\.\w+)+)`", source))):
+        parts = name.split(".")
+        home = max(k for k in range(1, len(parts) + 1) if ".".join(parts[:k]) in known)
+        found = importlib.import_module(".".join(parts[:home]))
+        for part in parts[home:]:
+            fields = getattr(found, "__annotations__", {})  # of a dataclass, without a default
+            found = getattr(found, part, fields.get(part))
+        if found is None:
+            lost.append(name)
+    return lost
+
+
+@pytest.mark.parametrize("module", modules())
+def test_what_docstrings_refer_to_exists(module):
+    assert lost_references(modules()[module].read_text()) == []
+
+
+def test_the_check_of_references_sees_what_is_lost():
+    names = ["aqnet.grid.Grid.patches", "aqnet.grid", "aqnet.grid.Lost", "aqnet.lost.Grid"]
+    assert lost_references(" ".join(f"`{n}`" for n in names)) == names[2:]
 
 
 # Hooks whose meaning torch and Lightning define; the docstring of the class says the rest.

@@ -59,7 +59,7 @@ class Pair(Config):
 
     @property
     def contrast(self) -> Contrast:
-        """As `contrasts.estimates` takes it; a main one, without Holm's correction."""
+        """As `aqnet.verification.contrasts.estimates` takes it: a main one, without Holm's."""
         return Contrast(self.arm, self.reference, self.at_least, True)
 
 

@@ -82,7 +82,7 @@ class ForecastPlan:
     lead_times_h : tuple of int
     grid, mask : Grid, (H, W) bool
     provenance : dict
-        See `forecast_format.PROVENANCE`.
+        See `aqnet.verification.store.format.PROVENANCE`.
     forecast : callable
         ``forecast(times)`` gives (n, L, 6, H, W) in ug/m3 for some of `times`.
     batch : int

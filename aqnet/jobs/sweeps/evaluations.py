@@ -17,7 +17,7 @@ _SHOWN = 5  # points in a message
 
 
 def evaluations_of(sweep: Sweep, states: Sequence[PointState]) -> dict[Label, Path]:
-    """Evaluation folders of all points, for `contrast_runs.read_evaluations`.
+    """Evaluation folders of all points, for `aqnet.verification.contrasts.runs.read_evaluations`.
 
     Parameters
     ----------

@@ -29,13 +29,15 @@ class Verdict:
     Attributes
     ----------
     seeds : pandas.DataFrame
-        A row for each run, as `contrast_tables.loss_table`, the reference first.
+        A row for each run, as `loss_table` of
+        `aqnet.verification.contrasts.tables`, the reference first.
     losses : pandas.DataFrame
         A row for each arm, means over seeds: arm, seeds, loss, loss_original_constants [1] with
         low and high of the latter (95 %, over seeds and blocks of time), target.
     gains : pandas.DataFrame
-        A row for each unit of the loss (`constants`): fields of `contrasts.Gain` of the arm over
-        the reference, difference (reference minus arm, [1]), outcome (`contrasts.null_verdict`).
+        A row for each unit of the loss (`constants`): fields of `Gain` of the arm over the
+        reference, difference (reference minus arm, [1]), outcome (of `null_verdict`); both of
+        `aqnet.verification.contrasts.estimates`.
     notes : tuple of str
         Where the pair is not a fair one.
     sentence : str
@@ -70,7 +72,7 @@ def verdict(
     margin : float
         Relative difference [1] that counts as none, if the interval stays within it.
     settings
-        block_h, replicates, seed of `contrasts.gain`.
+        block_h, replicates, seed of `aqnet.verification.contrasts.estimates.gain`.
 
     Raises
     ------

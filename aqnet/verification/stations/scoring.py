@@ -73,7 +73,8 @@ def score_stations(
     stores : ForecastStore or several
         With names of their own; their grids may differ.
     observations : Observations
-        Of any network: `station_tables.read_observations`, or a converter of `station_sources`.
+        Of any network: from `aqnet.verification.stations.tables.read_observations`, or from a
+        converter of `aqnet.verification.stations.sources`.
     sampling : str
         "nearest" or "bilinear"; see `sample_stations`.
     outside : str
