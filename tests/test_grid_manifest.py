@@ -312,6 +312,22 @@ def test_a_store_of_another_grid(copy):
     assert set(manifest_of(copy).differences(store, 2014)) == {"year", "hours"}
 
 
+def test_of_a_recipe_only_the_settings_that_differ_are_told(copy):
+    def change(content):
+        two_years(content)
+        settings = content["recipe"]["settings"]
+        settings["transport"] = 0.5
+        settings["blocking_of_ridges"] = None
+
+    store = open_year(copy / "data" / "twin" / manifest_of(copy).store_file(2013))
+    found = edited(copy / "elsewhere", change).differences(store, 2013)
+    own = {key: pair for key, pair in found.items() if "of the manifest" in key}
+    assert own == {
+        "`recipe.settings.blocking_of_ridges` of the manifest": (None, "(not there)"),
+        "`recipe.settings.transport` of the manifest": (0.5, 1.0),
+    }
+
+
 def test_other_content_than_recorded_is_refused(copy):
     manifest = manifest_of(copy)
     recorded = record_stores(manifest).stores[0].content_sha256

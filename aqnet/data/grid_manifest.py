@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,6 +43,17 @@ _NOT_IN_STORES = {
 
 # Keys whose difference shows in another line of a comparison.
 _COMPARED_ALONE = {"grid", "name", "source_utc_offset_h", "synthetic"}
+_NOT_THERE = "(not there)"
+
+
+def _unequal(ours: dict, theirs: dict, above: str = "") -> Iterator[tuple[str, tuple]]:
+    """Keys, with dots where nested, and both values, of what differs."""
+    for key in sorted({*ours, *theirs}):
+        pair = (ours.get(key, _NOT_THERE), theirs.get(key, _NOT_THERE))
+        if all(isinstance(value, dict) for value in pair):
+            yield from _unequal(*pair, f"{above}{key}.")
+        elif pair[0] != pair[1]:
+            yield f"{above}{key}", pair
 
 
 class GridManifest(DataSet):
@@ -159,9 +171,9 @@ class GridManifest(DataSet):
             "keep_bits": ({n: VARIABLES[n].keep_bits for n in DYNAMIC}, held["keep_bits"]),
             "hours": (_extent(self.times(year)), _extent(store.times)),
         }
-        ours, theirs = self.content, held["manifest_content"]
-        for key in sorted({*ours, *theirs} - _COMPARED_ALONE):
-            pairs[f"`{key}` of the manifest"] = (ours.get(key), theirs.get(key))
+        ours, theirs = ({k: v for k, v in content.items() if k not in _COMPARED_ALONE}
+                        for content in (self.content, held["manifest_content"]))  # fmt: skip
+        pairs |= {f"`{key}` of the manifest": pair for key, pair in _unequal(ours, theirs)}
         if entry is not None:
             pairs["content_sha256"] = (entry.content_sha256, store.digest)
         return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
