@@ -382,6 +382,26 @@ def test_references_by_name(some):
         normaliser_of_statistics(found, "median")
 
 
+def test_a_static_field_that_does_not_vary_must_be_named():
+    source, hills = long_series(4), STATIC.index("elevation")
+    varied = compute(source)
+    source.static[hills] = 250.0
+    flat = compute(source)
+    with pytest.raises(DataError, match=r"does not vary(.|\n)*'elevation': 0\.0"):
+        normaliser_of_statistics(flat)
+
+    def named(found):
+        return replace(found, attributes=found.attributes | {"constant_static": '["elevation"]'})
+
+    normaliser = normaliser_of_statistics(named(flat))
+    assert (normaliser.static_mean[hills], normaliser.static_spread[hills]) == (250.0, 1.0)
+    others = [i for i in range(len(STATIC)) if i != hills]
+    expected = normaliser_of_statistics(varied).static_spread[others]
+    np.testing.assert_array_equal(normaliser.static_spread[others], expected)
+    with pytest.raises(DataError, match="elevation varies"):
+        normaliser_of_statistics(named(varied))
+
+
 # ---- leaks: what lies outside the training split changes nothing
 
 

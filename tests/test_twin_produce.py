@@ -30,7 +30,7 @@ from aqnet.data.twin.simulate import Simulation
 from aqnet.data.years.reader import open_year, verify_year
 from aqnet.errors import CoverageError, ManifestError, ParameterError, StoreError
 from aqnet.lambert_grid import CAQRA_GRID
-from aqnet.variables import DYNAMIC
+from aqnet.variables import DYNAMIC, STATIC
 
 WINDOW = ("2013-01-01T00", "2013-01-03T11")  # 60 hours: two shards
 
@@ -253,6 +253,14 @@ def test_other_worlds_have_other_names_and_can_be_read_back(tmp_path):
     again = twin_manifest(write_manifest(first, tmp_path))
     assert again.digest == first.digest
     assert twin_config(again).weather_seed == 1
+
+
+def test_flat_terrain_is_named_as_constant(tmp_path):
+    assert small().constant_static == ()
+    flat = small(written_terrain="flat")
+    assert flat.constant_static == ("elevation",)
+    path = make_years(flat, [2013], tmp_path, window=WINDOW)[0]
+    assert not open_year(path).static[STATIC.index("elevation")].any()
 
 
 def test_settings_that_are_not_a_whole_world_are_refused():

@@ -38,6 +38,7 @@ class Recipe(Config):
 _NOT_IN_STORES = {
     "title", "source", "doi", "licence", "attribution", "quirks", "years", "split",
     "averaging_label_note", "source_utc_offset_note", "reference_state_note", "wind_reference_note",
+    "constant_static",
 }  # fmt: skip
 
 
@@ -77,6 +78,8 @@ class GridManifest(DataSet):
     # u and v along rows and columns of the source (then turned), or east and north
     wind_reference: Literal["grid", "earth"]
     wind_reference_note: Text  # how that is known
+    # static fields that are the same in all cells on purpose: only shifted where others are scaled
+    constant_static: tuple[Literal[STATIC], ...] = ()
 
     _path: Path | None = PrivateAttr(default=None)
 

@@ -217,7 +217,8 @@ def _about(years: YearSet, manifest: GridManifest) -> dict:
         "years_sha256": years.digest, "grid": years.grid.name, "grid_digest": years.grid.digest,
         "synthetic": str(years.synthetic).lower(), "licence": manifest.licence,
         "attribution": manifest.attribution,
-    }
+    } | ({"constant_static": json.dumps(manifest.constant_static)}
+         if manifest.constant_static else {})  # digests of statistics without any stay
 
 # %% ../../../nbs/14_statistics.ipynb #e1400020
 def statistics_of_manifest(manifest: GridManifest, folder: str | Path | None = None,

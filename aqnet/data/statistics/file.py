@@ -239,6 +239,22 @@ def check_statistics(statistics: Statistics, stores: Iterable[YearStore], split:
         )
 
 
+def _static_spread(statistics: Statistics) -> np.ndarray:
+    """(4,): standard deviations; 1 where the manifest says that a field does not vary."""
+    spread, names = statistics["static_std"].copy(), list(statistics["static_variable"])
+    for name in json.loads(statistics.attributes.get("constant_static", "[]")):
+        place = names.index(name)
+        if spread[place] != 0:
+            raise DataError(
+                explain(f"{name} varies, and `constant_static` of the manifest says it does not",
+                        expected="a standard deviation of 0 over the active cells",
+                        found=f"{spread[place]:g}",
+                        remedy="take it out of `constant_static`, and repeat aqnet data stats")
+            )  # fmt: skip
+        spread[place] = 1.0
+    return spread
+
+
 def normaliser_of_statistics(statistics: Statistics, reference: str = "constant") -> Normaliser:
     """Normaliser of measured statistics.
 
@@ -253,12 +269,13 @@ def normaliser_of_statistics(statistics: Statistics, reference: str = "constant"
     Raises
     ------
     DataError
-        A variable or a static field does not vary.
+        A variable does not vary, or a static field that is not in `constant_static` of the
+        manifest; or one that is there does.
     ParameterError
         Another reference.
     """
     s, clock = statistics, statistics.climatology
-    static = (s["static_mean"], s["static_std"], clock.utc_offset_h)
+    static = (s["static_mean"], _static_spread(s), clock.utc_offset_h)
     if reference == "constant":
         mean = s["domain_mean"]
         return Normaliser(mean[None, :, None, None], mean, s["domain_std"], *static, 0, 0)

@@ -97,6 +97,7 @@ def derived_manifest(
     content = base.model_dump(mode="json")
     content |= {"name": name, "grid": config.grid}
     content["recipe"] = content["recipe"] | {"settings": settings}
+    content["constant_static"] = ["elevation"] if config.written_terrain == "flat" else []
     return GridManifest.model_validate(content)
 
 
