@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 from contrast_case import FEW, GROUPS, PLUME, WORLDS, three_arms
 
@@ -137,7 +141,7 @@ def test_equal_wall_time_reads_the_slower_run_where_the_faster_one_ended(folders
                                           **{"row-major": [1.0, 0.6, 0.5]}))  # fmt: skip
     own = curves[(curves["arm"] == "plume") & (curves["world"] == "a") & (curves["seed"] == 0)]
     assert own["wall_s"].tolist() == [0, 65, 130] and own["best"].tolist() == [1.0, 0.4, 0.4]
-    assert best_until(own, 32.5) == pytest.approx(0.7)
+    assert best_until(own, 32.5) == pytest.approx(0.7)  # linear up to the first validation
     row = cost_table(found, [PLUME], ["a", "b"], curves, **FEW).iloc[0]
     assert row["cost_ratio"] == pytest.approx(1.3)
     assert row["gain_at_equal_steps"] == pytest.approx(0.2)
@@ -146,7 +150,29 @@ def test_equal_wall_time_reads_the_slower_run_where_the_faster_one_ended(folders
     slow = curve_table(found, curves_of(found, plume=[1.0, 0.8, 0.4],
                                         **{"row-major": [1.0, 0.6, 0.5]}))  # fmt: skip
     row = cost_table(found, [PLUME], ["a"], slow, **FEW).iloc[0]
-    assert row["gain_at_equal_time"] == pytest.approx(1 - (0.8 - 0.4 * 35 / 65) / 0.5)
+    assert row["gain_at_equal_time"] == pytest.approx(1 - 0.8 * 0.5 ** np.log2(100 / 65) / 0.5)
+
+
+def test_between_validations_a_loss_falls_as_a_power_of_time():
+    seconds = np.array([0.0, 50.0, 200.0, 800.0])
+    curve = pd.DataFrame({"wall_s": seconds, "best": np.maximum(seconds, 10) ** -0.5})
+    for wall_s in (50.0, 99.0, 400.0, 800.0):
+        assert best_until(curve, wall_s) == pytest.approx(wall_s**-0.5)
+    assert np.isnan(best_until(curve.assign(wall_s=np.nan), 50.0))
+
+
+def test_a_run_that_does_not_say_its_seconds_has_no_cost(folders, tmp_path):
+    some = {k: v for k, v in folders.items() if k.arm in ("plume", "row-major")}
+    label = next(k for k in some if k.arm == "plume")
+    killed = shutil.copytree(some[label], tmp_path / "killed")
+    metrics = json.loads((killed / "metrics.json").read_text())
+    (killed / "metrics.json").write_text(json.dumps(metrics | {"train_wall_s": None}))
+    found = read_evaluations(some | {label: killed})
+    curves = curve_table(found, curves_of(found, plume=[1.0, 0.4, 0.5],
+                                          **{"row-major": [1.0, 0.6, 0.5]}))  # fmt: skip
+    row = cost_table(found, [PLUME], ["a", "b"], curves, **FEW).iloc[0]
+    assert np.isnan([row["cost_ratio"], row["gain_at_equal_time"]]).all()
+    assert row["gain_at_equal_steps"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("curve", [None, {"step": [0, 200], "validation": [1.0]},

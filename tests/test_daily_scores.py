@@ -15,7 +15,7 @@ from aqnet.cli import main
 from aqnet.data.climatology import HarmonicClimatology
 from aqnet.data.years.reader import open_year
 from aqnet.data.years.year_set import YearSet
-from aqnet.errors import CoverageError, LeadTimeError, ParameterError
+from aqnet.errors import CoverageError, LeadTimeError, ParameterError, StoreError
 from aqnet.events import EventSums
 from aqnet.grid import GRIDS
 from aqnet.metrics import ErrorSums, VerificationError
@@ -327,6 +327,8 @@ def test_days_at_stations_are_those_of_their_cells(truth, hourly):
     assert board.design.weight == "one a station" and board.design.each_place == 5
     assert {WITHHELD, ASSIMILATED} < set(board.design.groups)
     assert len(board.record["stations"]["table"]) == 5
+    with pytest.raises(StoreError, match="names of their own"):
+        score_station_days((hourly, hourly), observed, standard="2012")
     with pytest.raises(ParameterError, match="days at stations"):
         score_station_days(hourly, observed, standard="2012", baselines=("climatology",))
 

@@ -14,20 +14,20 @@ from aqnet.data.manifest import load_manifest
 from aqnet.data.normalisation import target_channels
 from aqnet.data.stations.samples import ForecastSamples
 from aqnet.data.years.year_set import open_years
-from aqnet.errors import CoverageError, ParameterError
+from aqnet.errors import CoverageError, ParameterError, StoreError
 from aqnet.training.checkpoint import load_checkpoint
 from aqnet.training.station_problem import station_problem
 from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification import forecast_stations
 from aqnet.verification.contrasts import fixed_set
 from aqnet.verification.contrasts.fixed_set import (
-    MODEL,
     ORIGINAL_UG_M3,
     PERSISTENCE,
     judge_fixed_set,
     normalised_loss,
     spread_of,
 )
+from aqnet.verification.contrasts.runs import MODEL
 from aqnet.verification.forecast_fields import plan_fields
 from aqnet.verification.forecast_plan import Period
 from aqnet.verification.groups import ALL, ASSIMILATED, WITHHELD
@@ -84,6 +84,14 @@ def test_other_units_weigh_pollutants_differently(judged):
 def test_an_interval_that_does_not_divide_a_day_is_refused(judged, recorded):  # noqa: F811
     with pytest.raises(ParameterError, match="divides 24 h"):
         judge_fixed_set(judged[1], load_manifest(recorded[0]), recorded[1], every_h=7)
+
+
+def test_stores_that_were_written_anew_are_refused(judged, recorded):  # noqa: F811
+    years = open_years(load_manifest(recorded[0]), recorded[1])
+    fixed_set._require_stores(judged[1], years)
+    years.stores[0].attributes["content_sha256"] = "0" * 64
+    with pytest.raises(StoreError, match=rf"not the stores(.|\n)*{years.stores[0].path.name}"):
+        fixed_set._require_stores(judged[1], years)
 
 
 def test_absent_hours_of_the_truth_are_counted(recorded):  # noqa: F811

@@ -85,6 +85,8 @@ def test_cams_global(cams, tmp_path):
     assert store.attributes["source"]["values"] == "instantaneous"
     with xr.open_zarr(store.path, consolidated=False) as data:
         assert data["o3"].attrs["cell_methods"] == "time: point"
+        assert "mean" not in data["o3"].attrs["long_name"]
+        assert data.attrs["comment"] == "Gases at 273.15 K and 1013.25 hPa. Times are UTC."
 
 
 def test_ambient_density_uses_pressure_and_temperature(cams, tmp_path):
@@ -120,6 +122,39 @@ def test_cams_regional_counts_hours_from_a_date_in_a_name(tmp_path):
     store = open_forecast_store(tmp_path / "f.zarr")
     assert store.lead_times_h == (6, 12)
     np.testing.assert_allclose(store.read(0, 12, "co"), 2, rtol=1e-3)
+
+
+def test_files_of_one_grid_may_run_either_way(tmp_path):
+    files = []
+    for day, lat in enumerate((LAT, LAT[::-1])):
+        data = cams_global(lat=lat)
+        data["forecast_reference_time"] = [INIT + np.timedelta64(24 * day, "h")]
+        files.append(tmp_path / f"{day}.nc")
+        data.to_netcdf(files[-1])
+    for order in (files, files[::-1]):
+        foreign = open_foreign(order, "cams_global")
+        first, second = (foreign.field(t, 24, "pm25", {}) for t in foreign.init_times)
+        np.testing.assert_array_equal(first, second)
+        assert (np.diff(first[:, 0]) > 0).all()  # `smooth` rises to the north
+        foreign.close()
+
+
+def test_an_init_time_is_given_for_one_file_that_does_not_say_another(tmp_path):
+    def written(name, text):
+        data = xr.Dataset(coords={"time": ("time", np.array([0.0, 6.0]), {
+            "long_name": text, "units": "hours"}), "level": [0.0],
+            "latitude": np.arange(60.0, 39, -1), "longitude": np.arange(0.0, 30)})  # fmt: skip
+        data.to_netcdf(tmp_path / name)
+        return tmp_path / name
+
+    said, silent = written("said.nc", "FORECAST time from 20210601"), written("not.nc", "time")
+    day = np.datetime64("2021-06-01T00", "h")
+    for file in (said, silent):
+        assert open_foreign([file], "cams_regional", init=day).init_times.tolist() == [day.item()]
+    with pytest.raises(ForeignFileError, match="another init time"):
+        open_foreign([said], "cams_regional", init=day + 24)
+    with pytest.raises(ParameterError, match="2 files"):
+        open_foreign([silent, said], "cams_regional", init=day)
 
 
 def test_aurora_writes_a_file_a_step(tmp_path):

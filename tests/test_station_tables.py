@@ -143,6 +143,11 @@ def test_zones(offset, hour):
     assert utc_hours([text], "here")[0] == np.datetime64(hour, "h")
 
 
+def test_an_absent_time_is_refused():
+    with pytest.raises(TimeZoneError, match="no zone"):
+        utc_hours(["2018-01-01T00:00Z", float("nan"), "2018-01-01T05:00Z"], "here")
+
+
 # ---- networks
 
 

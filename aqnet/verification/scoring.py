@@ -145,6 +145,16 @@ def score(
 # ---- what belongs together
 
 
+def refuse_names_twice(names: Sequence[str]) -> None:
+    """StoreError if two forecasts, stores or baselines, have one name."""
+    if len(set(names)) < len(names):
+        raise StoreError(
+            explain("forecasts need names of their own", expected="no name twice",
+                    found=list(names),
+                    remedy="leave out a store or the baseline of the same name")
+        )  # fmt: skip
+
+
 def check_forecasts(
     stores: Sequence[ForecastStore], truth: YearSet, baselines: Sequence[str], climatology: object
 ) -> None:
@@ -158,11 +168,12 @@ def check_forecasts(
                         found=grids[1], remedy="regrid the forecasts (aqnet forecast-store "
                         "import), or open the truth on their grid")
             )  # fmt: skip
-    if not stores or len(set(names)) < len(names):
+    if not stores:
         raise StoreError(
-            explain("forecasts need names of their own", expected="at least one store",
-                    found=names, remedy="leave out a store or the baseline of the same name")
+            explain("there is nothing to score", expected="at least one store", found="none",
+                    remedy="give the folder of a forecast store")
         )  # fmt: skip
+    refuse_names_twice(names)
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown or ("climatology" in baselines and climatology is None):
         raise ParameterError(

@@ -66,12 +66,21 @@ def _curve(curves: Mapping[Label, Mapping], label: Label) -> tuple[np.ndarray, n
 
 
 def best_until(curve: pd.DataFrame, wall_s: float) -> float:
-    """Lowest validation loss of a run within some seconds, linear between two validations.
+    """Lowest validation loss of a run within some seconds.
 
-    The schedule of the learning rate was not made for so short a training: a run with fewer steps
-    and its own schedule would be a little better.
+    Between two validations its logarithm is linear in the logarithm of time, as losses fall: a
+    chord would lie above the curve and favour the faster run. Before the first validation after the
+    start, which has no logarithm, it is linear in time. The schedule of the learning rate was not
+    made for so short a training: a run with fewer steps and its own schedule would be a little
+    better. NaN where the seconds of the run are not known.
     """
-    return float(np.interp(wall_s, curve["wall_s"], curve["best"]))
+    seconds, best = curve["wall_s"].to_numpy(), curve["best"].to_numpy()
+    if np.isnan([wall_s, *seconds]).any():
+        return float("nan")
+    after = seconds > 0
+    if wall_s <= seconds[after][0] or (best <= 0).any():
+        return float(np.interp(wall_s, seconds, best))
+    return float(np.exp(np.interp(np.log(wall_s), np.log(seconds[after]), np.log(best[after]))))
 
 
 def cost_table(
@@ -101,7 +110,7 @@ def cost_table(
         cost_ratio; gain_at_equal_steps, gain_at_equal_time [1] with their 95 % intervals over
         seeds and worlds (columns ..._low, ..._high; the weather of the validation year as it was;
         NaN for one pair); gain_per_1000_s: gain at equal steps over train_wall_s. Times are those
-        of the machine, with whatever else ran on it.
+        of the machine, with whatever else ran on it; NaN with a run whose seconds are not known.
     """
     runs = {Label(*key): own for key, own in curves.groupby(["arm", "world", "seed"])}
     return pd.DataFrame([
@@ -138,8 +147,9 @@ def _losses(
     pair: Sequence[Label], runs: Mapping[Label, pd.DataFrame], equal_time: bool
 ) -> list[float]:
     ends = [runs[label]["wall_s"].iloc[-1] for label in pair]
-    until = [min(ends)] * 2 if equal_time else ends
-    return [best_until(runs[label], end) for label, end in zip(pair, until, strict=True)]
+    if not equal_time:
+        return [float(runs[label]["best"].iloc[-1]) for label in pair]
+    return [best_until(runs[label], np.min(ends)) for label in pair]
 
 
 def _gain_of_losses(
@@ -147,8 +157,11 @@ def _gain_of_losses(
 ) -> dict[str, float]:
     """Of [world][seed][arm, reference], without a series of times."""
     worlds = [Paired(*np.array(own).T[..., None], np.ones(1), _NO_TIME) for own in losses]
+    nothing = float("nan")
+    if not all(np.isfinite(own).all() for own in losses):
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), nothing)
     if len(worlds) == 1 and len(losses[0]) == 1:
-        (one, other), nothing = losses[0][0], float("nan")
+        one, other = losses[0][0]
         return {name: 1 - one / other, f"{name}_low": nothing, f"{name}_high": nothing}
     found = gain_of(worlds, contrast, **settings)
     return {name: found.gain, f"{name}_low": found.low, f"{name}_high": found.high}

@@ -1,7 +1,8 @@
 """How much lower is the loss of one arm than that of another, and how sure is that?
 
 Runs are paired: same world, same seed (hence the same initial weights where the networks share
-them, order of samples and noise), same init times. See `contrast_intervals` for the intervals.
+them, order of samples and noise), same init times. Intervals: see
+`aqnet.verification.contrasts.intervals`.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class Contrast(NamedTuple):
     """A question: is the loss of `arm` lower than that of `reference`, by more than `at_least`?
 
     `main` contrasts were named before the runs and stand alone; the others are one family for
-    Holm's correction.
+    Holm's correction. A `reference` that is a number is a loss, taken as known exactly.
     """
 
     arm: str
-    reference: str
+    reference: str | float
     at_least: float = 0.0
     main: bool = False
 

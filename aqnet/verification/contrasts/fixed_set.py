@@ -19,13 +19,14 @@ from aqnet.data.splits import splits_of
 from aqnet.data.stations.samples import load_stations, observed_at
 from aqnet.data.store import open_store
 from aqnet.data.years.year_set import YearSet, open_years
-from aqnet.errors import CoverageError, ParameterError, explain
+from aqnet.errors import CoverageError, ParameterError, StoreError, explain
 from aqnet.io import data_root
 from aqnet.model.statistical import situation_at
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 from aqnet.verification.accumulate import Accumulator, design_of
 from aqnet.verification.accumulate_blocks import BlockAccumulator
+from aqnet.verification.contrasts.runs import MODEL
 from aqnet.verification.forecast_fields import plan_field_rule, plan_fields
 from aqnet.verification.forecast_plan import ForecastPlan, Period
 from aqnet.verification.forecast_stations import plan_stations
@@ -35,7 +36,6 @@ from aqnet.verification.regions import china_groups
 from aqnet.verification.scoreboard import Scoreboard
 
 __all__ = [
-    "MODEL",
     "ORIGINAL_UG_M3",
     "PERSISTENCE",
     "judge_fixed_set",
@@ -43,7 +43,7 @@ __all__ = [
     "spread_of",
 ]
 
-MODEL, PERSISTENCE = "model", "persistence"
+PERSISTENCE = "persistence"
 # Standard deviations that the original system divided by: set by hand, not measured.
 ORIGINAL_UG_M3 = {"pm25": 15.0, "pm10": 25.0, "so2": 5.0, "no2": 15.0, "co": 100.0, "o3": 20.0}
 _BLOCK = 64  # init times in memory at once
@@ -128,6 +128,7 @@ def _judge_fields(
     leads = own.lead_times_h
     rule = plan_field_rule(PERSISTENCE, manifest, period, leads, folder=folder)
     years = open_years(manifest, folder)
+    _require_stores(loaded, years)
     groups = _groups(years)
     design = design_of(groups, (MODEL, PERSISTENCE), leads, TARGETS, weight="1 a cell")
     plans = {MODEL: own, PERSISTENCE: rule}
@@ -138,6 +139,20 @@ def _judge_fields(
         lambda times: _truth(years, times, leads),
         echo,
     )
+
+
+def _require_stores(loaded: LoadedForecaster, years: YearSet) -> None:
+    """Refuse stores that were written anew since the training: runs would not be comparable."""
+    trained = dict(loaded.checkpoint.identity.stores)
+    others = {s.path.name: (trained.get(s.path.name), s.digest) for s in years.stores
+              if trained.get(s.path.name) != s.digest}  # fmt: skip
+    if others:
+        raise StoreError(
+            explain(f"not the stores of the training: {', '.join(others)}",
+                    expected={name: pair[0] for name, pair in others.items()},
+                    found={name: pair[1] for name, pair in others.items()},
+                    remedy="train again on these stores, or judge on those of the training")
+        )  # fmt: skip
 
 
 def _groups(years: YearSet) -> Groups:

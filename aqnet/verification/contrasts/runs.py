@@ -22,6 +22,7 @@ __all__ = [
     "BOARD",
     "EVERYTHING",
     "METRICS",
+    "MODEL",
     "Cells",
     "Constants",
     "Evaluations",
@@ -192,7 +193,8 @@ def read_evaluations(folders: Mapping[Label, str | Path], forecast: str = MODEL)
     folders : mapping of Label to path
         Folders of evaluation runs, each with board.npz (weight 1 a cell) and metrics.json with
         loss, loss_original_constants [1], spread_ug_m3, original_ug_m3 (by pollutant),
-        train_wall_s, optimiser_steps, parameters, manifest, digest.
+        train_wall_s (null, read as NaN: a start was killed and did not say), optimiser_steps,
+        parameters, manifest, digest.
     forecast : str
         Name of the trained model's forecast in the boards.
 
@@ -226,6 +228,8 @@ def _metrics(folder: Path) -> dict:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         missing = [name for name in _NEEDED if name not in metrics]
+        unknown_time = metrics.get("train_wall_s", 0) is None
+        metrics |= {"train_wall_s": 0.0} if unknown_time else {}
         wrong = [n for n in _NUMBERS if n in metrics and not np.isfinite(float(metrics[n]))]
     except (OSError, ValueError, TypeError) as problem:
         missing, wrong, metrics = [repr(problem)], [], {}
@@ -235,7 +239,7 @@ def _metrics(folder: Path) -> dict:
                     expected=", ".join(_NEEDED), found=f"missing {missing}, not finite {wrong}",
                     remedy="evaluate with nbs/evaluate/physics.ipynb")
         )  # fmt: skip
-    return metrics
+    return metrics | ({"train_wall_s": float("nan")} if unknown_time else {})
 
 
 def _world(board: Scoreboard, metrics: dict, folder: Path) -> World:

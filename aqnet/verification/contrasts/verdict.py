@@ -84,7 +84,10 @@ def verdict(
     found = {c.constants: gain(evaluations, contrast, [world], c, **settings)
              for c in (_SPREAD, _ORIGINAL)}  # fmt: skip
     runs = _runs(evaluations, world, (reference, arm))
-    rows = [_against(evaluations, name, target, world, settings) for name in (reference, arm)]
+    spread = runs.groupby("arm")["loss"].mean()
+    rows = [{"arm": name, "loss": spread[name]}
+            | _against(evaluations, name, target, world, settings)
+            for name in (reference, arm)]  # fmt: skip
     losses = pd.DataFrame(rows)
     gains = pd.DataFrame([
         {"constants": name, "difference": g.loss_of_reference - g.loss,
@@ -113,12 +116,11 @@ def _runs(evaluations: Evaluations, world: str, arms: tuple[str, str]) -> pd.Dat
 def _against(
     evaluations: Evaluations, arm: str, target: float, world: str, settings: dict[str, int]
 ) -> dict[str, object]:
-    """Losses of an arm; its interval is that of the gain over a number, in units of the loss."""
-    spread = gain(evaluations, Contrast(arm, target), [world], _SPREAD, **settings)
+    """Loss of an arm beside a number; its interval is that of the gain over the number."""
     found = gain(evaluations, Contrast(arm, target), [world], _ORIGINAL, **settings)
-    return {"arm": arm, "seeds": found.pairs, "loss": spread.loss,
-            "loss_original_constants": found.loss, "low": target * (1 - found.high),
-            "high": target * (1 - found.low), "target": target}  # fmt: skip
+    return {"seeds": found.pairs, "loss_original_constants": found.loss,
+            "low": target * (1 - found.high), "high": target * (1 - found.low),
+            "target": target}  # fmt: skip
 
 
 def _notes(runs: pd.DataFrame) -> tuple[str, ...]:

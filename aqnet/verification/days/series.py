@@ -1,4 +1,7 @@
-"""Daily products of hourly concentrations: means, 8-hour ozone, exceedances and the index.
+"""Daily products of series in memory: means, 8-hour ozone, exceedances and the index.
+
+For exploring, and as the reference that the scoring of whole stores (`ProductMaker`, block by
+block) is tested against.
 
 Days are Beijing days: an hour belongs to the day in which it ends, 24:00 included. A daily forecast
 is made of the hours of *one* initialisation. A series of hours that each come from another

@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from aqnet.data.years.format import stamp
-from aqnet.errors import UnitError, explain
+from aqnet.errors import ParameterError, UnitError, explain
 from aqnet.grid import Grid, GridError
 from aqnet.units import to_lexicon_unit
 from aqnet.verification.foreign.layout import (
@@ -53,13 +53,15 @@ class ForeignForecasts:
     places : dict of (init time, lead [h]) to (file, positions by dimension)
     grid : Grid
         Rows and longitudes sorted to ascend, those in the turn around `centre`.
+    orders : dict of file to (rows, columns)
+        Which of the file's rows and columns stand there: files of one grid may run either way.
     """
 
     layout: Layout
     files: tuple[Path, ...]
     places: dict[tuple[np.datetime64, int], tuple[Path, dict[str, int]]]
     grid: Grid
-    order: tuple[np.ndarray, np.ndarray]
+    orders: dict[Path, tuple[np.ndarray, np.ndarray]]
     _opened: dict[Path, xr.Dataset] = field(default_factory=dict, repr=False)
 
     @property
@@ -81,7 +83,7 @@ class ForeignForecasts:
             value = value * _density(path, data, pollutant, position, self, gases) * 1e9
         else:
             value = to_lexicon_unit(pollutant, value, unit)
-        value = value[np.ix_(*self.order)]
+        value = value[np.ix_(*self.orders[path])]
         if self.layout.negative_to_zero:
             value = np.where((value < 0) & (value >= _ZERO_FROM), 0.0, value)
         return value
@@ -89,10 +91,14 @@ class ForeignForecasts:
     def _file(self, path: Path) -> xr.Dataset:
         """The file, which stays open until the next one: fields come file by file."""
         if path not in self._opened:
-            for former in list(self._opened):
-                self._opened.pop(former).close()
+            self.close()
             self._opened[path] = _open(path)
         return self._opened[path]
+
+    def close(self) -> None:
+        """Close the file that is open; reading opens it again."""
+        while self._opened:
+            self._opened.popitem()[1].close()
 
 
 def _open(path: Path) -> xr.Dataset:
@@ -130,7 +136,8 @@ def _select(
     if unit is None:
         raise UnitError(
             explain(f"{path}: {name} does not say its unit", expected="an attribute `units`, or "
-                    "`unit` in the layout", found="none", remedy="state it in the layout")
+                    "for a pollutant `unit` in the layout", found="none",
+                    remedy="state it there")
         )  # fmt: skip
     return array.transpose(*wanted).values.astype(np.float64), str(unit)
 
@@ -150,10 +157,11 @@ def _density(
                     expected="a density: '273K', or 'ambient' with the names of pressure [Pa] and "
                     "temperature [K] in the files", remedy="choose one by name")
         )  # fmt: skip
-    level = foreign.layout.variables[pollutant].level
+    of = foreign.layout.variables[pollutant]
     values = {}
     for name, unit in (("pressure", "Pa"), ("temperature", "K")):
-        found = _select(path, data, {"name": gases[name], "level": level}, position, foreign.layout)
+        about = {"name": gases[name], "level": of.level, "last": of.last}
+        found = _select(path, data, about, position, foreign.layout)
         if found[1] != unit:
             raise UnitError(
                 explain(f"{path}: {gases[name]} is not in {unit}", expected=unit, found=found[1],
@@ -189,18 +197,21 @@ def open_foreign(
     Raises
     ------
     ForeignFileError
-        A file is not as the layout says, or a field is there twice.
+        A file is not as the layout says, a field is there twice, or the file says another `init`.
+    ParameterError
+        `init` is given for several files, or for a layout that says it.
     TimeZoneError
         Times are not in UTC or not whole hours.
     GridError
         The grids of the files differ or are not regular.
     """
     layout = layout if isinstance(layout, Layout) else load_layout(layout)
+    _check_init(init, files, layout)
     places: dict = {}
-    grids, order = {}, None
+    grids, orders = {}, {}
     for path in map(Path, files):
         with _open(path) as data:
-            grid, order = _grid(path, data, layout, centre_lon)
+            grid, orders[path] = _grid(path, data, layout, centre_lon)
             grids[grid.digest] = grid
             for time, lead, position in times_of(path, data, layout, init):
                 if (time, lead) in places:
@@ -213,7 +224,20 @@ def open_foreign(
             explain("the files do not have one grid", expected="the same latitudes and longitudes",
                     found=f"{len(grids)} grids", remedy="import them as separate stores")
         )  # fmt: skip
-    return ForeignForecasts(layout, tuple(map(Path, files)), places, grid, order)
+    return ForeignForecasts(layout, tuple(map(Path, files)), places, grid, orders)
+
+
+def _check_init(
+    init: np.datetime64 | None, files: Sequence[str | Path], layout: Layout
+) -> None:
+    """Refuse an init time for several files, or where the layout says theirs."""
+    if init is None or (layout.time == "steps" and len(files) == 1):
+        return
+    raise ParameterError(
+        explain("an init time can be given for one file whose layout has time: steps",
+                expected="one such file", found=f"{len(files)} files, time: {layout.time}",
+                remedy="import the files one by one, or leave the init time out")
+    )  # fmt: skip
 
 
 def _grid(

@@ -34,7 +34,8 @@ def file_error(
     path: Path, problem: str, expected: object, found: object, remedy: str = ""
 ) -> ForeignFileError:
     """A ForeignFileError that names the file."""
-    remedy = remedy or "name the right layout, or write one: see foreign_layout.Layout"
+    own = "aqnet.verification.foreign.layout.Layout"
+    remedy = remedy or f"name the right layout, or write one: see {own}"
     return ForeignFileError(
         explain(f"{path}: {problem}", expected=expected, found=found, remedy=remedy)
     )
@@ -85,7 +86,7 @@ class Layout(Config):
     lat: list[str]  # names of the latitude
     lon: list[str]  # names of the longitude
     values: Literal["instantaneous", "hourly mean"]  # what a value stands for
-    negative_to_zero: bool = False  # values below zero become zero
+    negative_to_zero: bool = False  # noise of packing, -1 to 0 ug/m3, becomes zero
     variables: dict[str, VariableLayout]  # by our names
 
     @model_validator(mode="after")

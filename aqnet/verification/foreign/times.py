@@ -27,7 +27,7 @@ def times_of(
                 for j, h in enumerate(leads)]  # fmt: skip
     if layout.time == "steps":
         name = first_of(path, data, layout.step, "time")
-        start = init if init is not None else _init_of(path, data[name], layout)
+        start = _init_of(path, data[name], layout, init)
         if np.issubdtype(data[name].dtype, np.datetime64):
             leads = (_hours(path, data[name]) - np.datetime64(start, "h")).astype(int).tolist()
         else:
@@ -38,14 +38,23 @@ def times_of(
     return [(t - np.timedelta64(lead, "h"), lead, {layout.batch: i}) for i, t in enumerate(valid)]
 
 
-def _init_of(path: Path, time: xr.DataArray, layout: Layout) -> np.datetime64:
+def _init_of(
+    path: Path, time: xr.DataArray, layout: Layout, given: np.datetime64 | None
+) -> np.datetime64:
+    """Init time that the file states, or `given`; an error if it has neither, or they differ."""
     text = str(time.attrs.get("long_name", ""))
     found = re.search(layout.init_pattern, text) if layout.init_pattern else None
+    if not found and given is not None:
+        return given
     if not found:
         raise file_error(path, "does not say its init time", layout.init_pattern or "an init time",
                      f"long_name {text!r}", "give it: --init 2018-01-01T00 (UTC)")  # fmt: skip
     day = found.group(1)
-    return np.datetime64(f"{day[:4]}-{day[4:6]}-{day[6:8]}T00", "h")
+    stated = np.datetime64(f"{day[:4]}-{day[4:6]}-{day[6:8]}T00", "h")
+    if given is not None and np.datetime64(given, "h") != stated:
+        raise file_error(path, "says another init time than the one given", f"{given}", f"{stated}",
+                         "leave --init out, or give the file it belongs to")  # fmt: skip
+    return stated
 
 
 def _hours(path: Path, array: xr.DataArray) -> np.ndarray:

@@ -253,10 +253,16 @@ def draw_composites(
     return figure
 
 
+def with_expected_sign(rows: Sequence[Mapping], pollutant: str) -> dict[tuple[str, str], str]:
+    """Quantities of a pollutant whose sign physics tells, as `summary` has it: "+" or "-"."""
+    return {(r["probe"], r["quantity"]): r["expected"] for r in rows
+            if r["pollutant"] == pollutant and r["expected"] != "none"}  # fmt: skip
+
+
 def draw_numbers(rows: Sequence[Mapping], pollutant: str) -> Figure:
-    """Quantities with an expected sign against lead time; bars: two standard errors."""
-    keys = [k for k, q in QUANTITIES.items() if q.expected]
-    keys = [k for k in keys if any((r["probe"], r["quantity"]) == k for r in rows)]
+    """Quantities of `with_expected_sign` against lead time; bars: two standard errors."""
+    signs = with_expected_sign(rows, pollutant)
+    keys = [k for k in QUANTITIES if k in signs]
     columns = min(len(keys), 3)
     lines = -(-len(keys) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.3, 2.4 * lines + 0.6), layout="constrained")
@@ -273,7 +279,7 @@ def draw_numbers(rows: Sequence[Mapping], pollutant: str) -> Figure:
                           label=model.replace("_", " ") if axes is panels[0] else None)  # fmt: skip
         about = QUANTITIES[key]
         axes.axhline(0, color="0.7", lw=0.8, zorder=0)
-        sign = "> 0" if about.expected > 0 else "< 0"
+        sign = "> 0" if signs[key] == "+" else "< 0"
         axes.set_title(f"{key[0]}\n{key[1]} [{about.unit}], {sign}?".replace("_", " "),
                        fontsize=8.5, loc="left")  # fmt: skip
         _plain(axes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aqnet.errors import ParameterError, explain
 from aqnet.io import atomic_directory
 from aqnet.progress import Progress, silent
 from aqnet.verification.physics import figures
@@ -63,6 +64,11 @@ def write_probes(
         A place has no cell, the wind never blows to the receptor, or there is no receptor.
     """
     require_same_domain(forecasts, scene)
+    if "ridge" in settings.probes and settings.receptor is None:
+        raise ParameterError(
+            explain("the probe of a ridge needs a receptor", expected="a place behind the ridge",
+                    found="none", remedy="name it, or leave the probe out")
+        )  # fmt: skip
     models = {"checkpoint": forecasts, **controls(forecasts, settings.controls)}
     with atomic_directory(folder) as draft:
         rows, album = [], Album(draft)
@@ -161,7 +167,7 @@ def _draw_ridge(probed: Probed, forecasts: GridForecasts, s: ProbeSettings, albu
 
 
 def _draw_numbers(rows: Sequence[Mapping], s: ProbeSettings, album: Album) -> None:
-    for name in s.pollutants:
+    for name in (p for p in s.pollutants if figures.with_expected_sign(rows, p)):
         album.add(
             f"numbers_{name}.png", f"Numbers of the probes, {name}",
             "Quantities for which physics expects a sign; bars are two standard errors over the "

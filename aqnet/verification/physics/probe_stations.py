@@ -15,7 +15,7 @@ from aqnet.grid import Grid
 from aqnet.io import atomic_directory
 from aqnet.model.forecaster import Forecaster
 from aqnet.variables import DYNAMIC
-from aqnet.verification.physics.figures import draw_numbers, draw_responses
+from aqnet.verification.physics.figures import draw_numbers, draw_responses, with_expected_sign
 from aqnet.verification.physics.probe_quantities import Probed, area_mean, rms, summary
 from aqnet.verification.physics.probe_results import definitions_of
 from aqnet.verification.physics.probe_runs import positions
@@ -155,6 +155,8 @@ def write_station_probes(
         album = Album(draft)
         for p, name in enumerate(pollutants):
             _draw(probed, leads_h, p, name, album)
+            if not with_expected_sign(rows, name):
+                continue
             album.add(f"numbers_{name}.png", f"Numbers of the probes, {name}",
                       "Quantities for which physics expects a sign; bars are two standard errors.",
                       draw_numbers(rows, name))  # fmt: skip
@@ -166,7 +168,8 @@ def write_station_probes(
 
 def _draw(probed: Probed, leads_h: Sequence[int], p: int, name: str, album: Album) -> None:
     north = probed.scene.values[:, 0, 1].mean(-1)
-    for title, chosen in (("northerly", north <= -LEAST_WIND_M_S), ("southerly", north > 1)):
+    winds = {"northerly": north <= -LEAST_WIND_M_S, "southerly": north >= LEAST_WIND_M_S}
+    for title, chosen in winds.items():
         if not chosen.any():
             continue
         shown = {t: probed.fields[k, "checkpoint"][chosen, :, p]

@@ -14,6 +14,7 @@ from aqnet.verification.days.scoring import DayScoring
 from aqnet.verification.days.sources import StationForecasts, StationTruth
 from aqnet.verification.groups import Groups
 from aqnet.verification.scoreboard import Scoreboard
+from aqnet.verification.scoring import refuse_names_twice
 from aqnet.verification.standards import Edition
 from aqnet.verification.stations.network import Observations
 from aqnet.verification.stations.places import StationPlaces, station_members
@@ -60,7 +61,7 @@ def score_station_days(
     ------
     ParameterError
         Another baseline.
-    GridError, CoverageError, LeadTimeError, StandardError, VerificationError
+    StoreError, GridError, CoverageError, LeadTimeError, StandardError, VerificationError
         As those two.
     """
     stores = (stores,) if isinstance(stores, ForecastStore) else tuple(stores)
@@ -69,6 +70,7 @@ def score_station_days(
             explain("a baseline of days at stations cannot be made", expected="persistence",
                     found=sorted(unknown), remedy="leave it out, or score hours")
         )  # fmt: skip
+    refuse_names_twice([*(store.name for store in stores), *baselines])
     maker = day_maker(standard, products, composite)
     places = StationPlaces.of(stores, None, observations.stations, sampling, outside, elevation_m)
     held = observations.take(places.kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,22 +53,20 @@ class Stations:
         for field in ("lat", "lon", "elevation_m"):
             object.__setattr__(self, field, np.asarray(getattr(self, field), dtype=np.float64))
         object.__setattr__(self, "withheld", np.asarray(self.withheld, dtype=bool))
+        unequal = sorted({len(v) for v in self.__dict__.values()} - {len(self.ids)})
+        if unequal:
+            raise _station_error("lengths differ", "one value a station", unequal)
         unique, count = np.unique(self.ids, return_counts=True)
         off = ~((np.abs(self.lat) <= 90) & (self.lon >= -180) & (self.lon < 360))
         checks = [
             ("an id is given twice", "one line a station", unique[count > 1]),
             ("a place is off the globe", "latitude -90 to 90, longitude -180 to 360",
-             self.ids[off] if off.shape == self.ids.shape else []),
+             self.ids[off]),
             ("a class is unknown", CLASSES, sorted(set(self.classes.tolist()) - set(CLASSES))),
-            ("lengths differ", "one value a station",
-             sorted({len(v) for v in self.__dict__.values()} - {len(self.ids)})),
         ]  # fmt: skip
         for problem, expected, found in checks:
             if len(found):
-                raise StationFileError(
-                    explain(f"stations: {problem}", expected=expected, found=list(found)[:5],
-                            remedy="correct the table of stations")
-                )  # fmt: skip
+                raise _station_error(problem, expected, found)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,10 +109,22 @@ class Observations:
         times = np.arange(first, last + np.timedelta64(1, "h"), dtype="datetime64[h]")
         return Observations(self.stations, times, self.at(times), self.dropped)
 
+    def only(self, times: np.ndarray) -> Observations:
+        """The same hours, NaN but at some UTC times of any shape."""
+        kept = np.isin(self.times, times)[:, None, None]
+        return replace(self, values=np.where(kept, self.values, np.float32("nan")))
+
     def take(self, chosen: np.ndarray) -> Observations:
         """Those of some stations: indices or a bool array."""
         return Observations(self.stations.take(chosen), self.times, self.values[..., chosen],
                             self.dropped)  # fmt: skip
+
+
+def _station_error(problem: str, expected: object, found: object) -> StationFileError:
+    return StationFileError(
+        explain(f"stations: {problem}", expected=expected, found=list(found)[:5],
+                remedy="correct the table of stations")
+    )  # fmt: skip
 
 
 def table_error(

@@ -58,7 +58,7 @@ def station_rows(
 ) -> list[dict]:  # fmt: skip
     """A line a station for tables and JSON files (None where a number is not known).
 
-    Those of `Sampling.table`, `stations_in_cell`, and for each pollutant over the scored hours
+    Those of `Sampling.table`, `stations_in_cell`, and for each pollutant over the hours given
     `spread_<name>_ug_m3` (`spread_within_cells`) and, with an analysis at the same stations,
     `from_analysis_<name>_ug_m3`, the root mean square of station minus analysis.
     """
@@ -97,7 +97,7 @@ def station_record(
     others = {
         name: station_rows(one, observations, pollutants)
         for name, one in zip(names, samplings, strict=True)
-        if not np.array_equal(one.cell, first.cell)
+        if repr(one.table()) != repr(first.table())  # a height that is not known equals itself
     }
     lost = {
         str(ids[s]): [pollutants[p] for p in np.flatnonzero(unfitted[:, s])]

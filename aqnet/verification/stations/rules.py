@@ -149,7 +149,6 @@ def fit_station_rules(
     withheld = observations.stations.withheld
     used = ~withheld if not withheld.all() else withheld
     truth = np.where(used, values, np.nan)
-    fitted = None
     if set(names) - {"persistence", "climatology"}:
         fitted = _damping(history, truth, tuple(lead_times_h), fit)
     else:  # closed forms: nothing to fit

@@ -10,14 +10,14 @@ import numpy as np
 
 from aqnet.data.parallel import Workers
 from aqnet.data.splits import Split
-from aqnet.errors import CoverageError, StoreError, explain
+from aqnet.errors import CoverageError, explain
 from aqnet.progress import Progress, silent
 from aqnet.variables import TARGETS
 from aqnet.verification.accumulate import design_of
 from aqnet.verification.accumulate_blocks import BlockAccumulator
 from aqnet.verification.groups import Groups
 from aqnet.verification.scoreboard import Design, Scoreboard
-from aqnet.verification.scoring import THRESHOLDS_UG_M3
+from aqnet.verification.scoring import THRESHOLDS_UG_M3, refuse_names_twice
 from aqnet.verification.stations.analysis import AnalysisFields, analysis_at_stations
 from aqnet.verification.stations.network import Observations
 from aqnet.verification.stations.places import StationPlaces, station_members
@@ -118,7 +118,7 @@ def score_stations(
         *baselines,
         *(() if analysis is None else (ANALYSIS,)),
     )
-    _check_names(names)
+    refuse_names_twice(names)
     places = StationPlaces.of(
         stores, analysis, observations.stations, sampling, outside, elevation_m
     )
@@ -139,8 +139,8 @@ def score_stations(
     work = _Work(stores, places.of_stores, span, rules, seen, groups, design, times)
     board = _score_tasks(work, workers, progress)
     board.record = {"stations": station_record(
-        places.of_stores, [store.name for store in stores], span, chosen, places.dropped,
-        unfitted, fit, seen)}  # fmt: skip
+        places.of_stores, [store.name for store in stores], span.only(valid), chosen,
+        places.dropped, unfitted, fit, seen)}  # fmt: skip
     return board
 
 
@@ -163,15 +163,6 @@ def _score_tasks(work: _Work, workers: int, progress: Progress) -> Scoreboard:
 
 
 # ---- what belongs together
-
-
-def _check_names(names: Sequence[str]) -> None:
-    if len(set(names)) < len(names):
-        raise StoreError(
-            explain("forecasts need names of their own", expected="no name twice",
-                    found=list(names),
-                    remedy="leave out a store or the baseline of the same name")
-        )  # fmt: skip
 
 
 def _without(

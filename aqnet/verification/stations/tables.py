@@ -91,6 +91,8 @@ def utc_hours(texts: Iterable[str], where: str) -> np.ndarray:
     """
     texts = pd.Series(list(texts), dtype=str)
     codes, unique = pd.factorize(texts)
+    if (codes < 0).any():  # pandas counts what is missing as no value of its own
+        raise _no_zone(where, "", "no zone")
     for text in unique:
         if not _ZONE.search(text):
             raise _no_zone(where, text, "no zone")

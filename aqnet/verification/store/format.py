@@ -70,17 +70,33 @@ PROVENANCE = (
 CHUNK_BYTES, BLOCK_BYTES, BLOCK_INITS = 2**22, 2**27, 256
 
 
+def _instantaneous(description: Mapping[str, object]) -> bool:
+    source = description["source"]
+    return isinstance(source, Mapping) and source.get("values") == "instantaneous"
+
+
+def _state_of_gases(description: Mapping[str, object]) -> str:
+    """At which temperature and pressure gases are; those made elsewhere as they were read."""
+    source = description["source"]
+    density = source.get("density") if isinstance(source, Mapping) else None
+    if description["kind"] == "imported" and density is None:
+        return "Gases at the temperature and pressure of their source."
+    if density == "ambient":
+        return "Gases at the temperature and pressure of the place."
+    return "Gases at 273.15 K and 1013.25 hPa."
+
+
 def variable_attributes(name: str, description: Mapping[str, object]) -> dict:
     """CF attributes of the array of a pollutant, given the description of its store.
 
     Forecasts made elsewhere may be instantaneous (`values` in their `source`); ours are means.
     """
-    source = description["source"]
-    point = isinstance(source, Mapping) and source.get("values") == "instantaneous"
+    point = _instantaneous(description)
+    about = VARIABLES[name]
     hour = "time: mean (interval: 1 hour comment: hour that ends at valid_time)"
     return {
         "standard_name": STANDARD_NAMES[name],
-        "long_name": f"{VARIABLES[name].long_name}, {VARIABLES[name].definition}",
+        "long_name": about.long_name if point else f"{about.long_name}, {about.definition}",
         "units": UNIT,
         "cell_methods": "time: point" if point else hour,
         "coordinates": "valid_time",
@@ -99,7 +115,8 @@ def global_attributes(description: Mapping[str, object]) -> dict[str, str]:
         "Conventions": CONVENTIONS,
         "title": str(description["title"]),
         "source": source if isinstance(source, str) else json.dumps(source, sort_keys=True),
-        "comment": "Gases at 273.15 K and 1013.25 hPa. Times are UTC and end their hours."
+        "comment": _state_of_gases(description)
+        + (" Times are UTC" + ("." if _instantaneous(description) else " and end their hours."))
         + (" SYNTHETIC: made from simulated data." if description["synthetic"] else ""),
         "aqnet": json.dumps(description, sort_keys=True, allow_nan=False),
     }
@@ -121,7 +138,7 @@ def coordinate_attributes() -> dict[str, dict]:
             "units": "hours",
         },
         "valid_time": time
-        | {"standard_name": "time", "long_name": "end of the averaging hour, UTC"},
+        | {"standard_name": "time", "long_name": "valid time, UTC; of means the end of their hour"},
         "lat": {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
         "lon": {"standard_name": "longitude", "units": "degrees_east", "axis": "X"},
         "mask": {
