@@ -34,16 +34,18 @@ def git(*words: str) -> bytes:
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
-def tracked_files() -> dict[str, bytes]:
-    """Files of the last commit by name."""
+def tracked_files() -> tuple[dict[str, bytes], set[str]]:
+    """Files of the last commit by name, and which of them are executable."""
     with tarfile.open(fileobj=BytesIO(git("archive", "--format=tar", "HEAD"))) as tar:
         members = [member for member in tar if member.isfile()]
-        return {member.name: tar.extractfile(member).read() for member in members}
+        files = {member.name: tar.extractfile(member).read() for member in members}
+        return files, {member.name for member in members if member.mode & 0o100}
 
 
 def packages(folder: Path) -> dict[str, bytes]:
     """Wheel and source distribution of this version, or the reason why not."""
-    found = sorted(folder.glob(f"aqnet-{__version__}*"))
+    kinds = (f"aqnet-{__version__}-*.whl", f"aqnet-{__version__}.tar.gz")  # not the archive itself
+    found = sorted(path for kind in kinds for path in folder.glob(kind))
     kinds = sorted("".join(path.suffixes[-2:]) for path in found)
     if len(found) != 2:
         sys.exit(f"error: expected a wheel and a .tar.gz of aqnet {__version__} in {folder}, found "
@@ -51,15 +53,19 @@ def packages(folder: Path) -> dict[str, bytes]:
     return {f"packages/{path.name}": path.read_bytes() for path in found}
 
 
-def archive_bytes(files: dict[str, bytes], made: datetime) -> bytes:
-    """A zip file of these files and their digests; the same bytes for the same files."""
+def archive_bytes(files: dict[str, bytes], executable: set[str], made: datetime) -> bytes:
+    """A zip file of these files and their digests; the same bytes for the same files.
+
+    Of the modes only whether a file can be executed: others depend on the settings of git.
+    """
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     sums = "".join(f"{digests[name]}  {name}\n" for name in sorted(files))
     into, held = f"aqnet-{__version__}", BytesIO()
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in sorted((files | {"SHA256SUMS": sums.encode()}).items()):
             entry = zipfile.ZipInfo(f"{into}/{name}", made.timetuple()[:6])
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            mode = 0o755 if name in executable else 0o644
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, mode << 16
             archive.writestr(entry, content)
     return held.getvalue()
 
@@ -75,12 +81,12 @@ def main() -> None:
                  f"{changed[0]!r} first; commit them, so that the archive is a commit")  # fmt: skip
     commit, seconds = git("log", "-1", "--format=%H %ct").decode().split()
     made = datetime.fromtimestamp(int(seconds), UTC)
-    files = tracked_files()
+    files, executable = tracked_files()
     if lacking := sorted(set(EXPECTED) - set(files)):
         sys.exit(f"error: expected {lacking} among the tracked files, found none; restore them")
     origin = {"version": __version__, "commit": commit, "committed": made.isoformat()}
     files |= packages(folder) | {"ORIGIN.json": json.dumps(origin, indent=2).encode() + b"\n"}
-    content = archive_bytes(files, made)
+    content = archive_bytes(files, executable, made)
     path = folder / f"aqnet-{__version__}-archive.zip"
     atomic_write_bytes(path, content)
     print(f"{path}: {len(files) + 1} files, {len(content) / 1e6:.1f} MB, "

@@ -19,7 +19,7 @@ UNIT_ALIASES = {
     "K": ("K", "kelvin", "Kelvin", "degK"),
     "degC": ("degC", "deg C", "degree_Celsius", "degrees_Celsius", "Celsius", "celsius", "C", "°C"),
     "%": ("%", "percent", "Percent"),
-    "1": ("1", "fraction", "kg/kg", "kg kg-1"),
+    "1": ("1", "fraction"),  # no kg/kg: a mixing ratio is no relative humidity
     "Pa": ("Pa", "pascal", "Pascal"),
     "hPa": ("hPa", "mbar", "mb", "millibar", "millibars"),
     "kPa": ("kPa",),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 # %% auto #0
-__all__ = ['VARIABLES', 'DYNAMIC', 'STATIC', 'INPUTS', 'TARGETS', 'GASES', 'LEAD_TIMES_H', 'SECTORS', 'Variable',
-           'sector_degrees', 'wind_components', 'celsius_to_kelvin', 'saturation_vapour_pressure_hpa',
+__all__ = ['VARIABLES', 'DYNAMIC', 'STATIC', 'INPUTS', 'TARGETS', 'GASES', 'LEAD_TIMES_H', 'MAX_LEAD_TIME_H', 'SECTORS',
+           'Variable', 'sector_degrees', 'wind_components', 'celsius_to_kelvin', 'saturation_vapour_pressure_hpa',
            'relative_humidity']
 
 # %% ../nbs/01_variables.ipynb #94a6cc98
@@ -101,6 +101,7 @@ INPUTS = (*DYNAMIC[:-1], "lat2d", "lon2d", "pm25", "elevation", "population")
 TARGETS = ("pm25", "pm10", "so2", "no2", "co", "o3")
 GASES = tuple(v.name for v in _DYNAMIC if v.is_gas)
 LEAD_TIMES_H = (12, 24, 48, 96)
+MAX_LEAD_TIME_H = 120  # the longest that anything is asked for
 
 # %% ../nbs/01_variables.ipynb #eaf25a3a
 SECTORS = (

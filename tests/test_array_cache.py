@@ -52,7 +52,7 @@ def test_missing_names_the_command(tmp_path):
     with pytest.raises(CacheError, match=r"is missing(.|\n)*`aqnet scan build`"):
         read_arrays(tmp_path / "x.safetensors", "scan", 1)
     with pytest.raises(CacheError, match="`make caches`"):
-        read_arrays(tmp_path / "x.safetensors", "scan", 1, command="make caches")
+        read_arrays(tmp_path / "x.safetensors", "scan", 1, command=lambda: "make caches")
 
 
 def test_kind_version_and_spec_are_told_apart(path):

@@ -31,6 +31,7 @@ error: slow: n3
   expected: every node at 0.5 of the median
 """
 LOST = Failure(type="RuntimeError", message="Connection closed by peer")
+STOPPED = Failure(type="InterruptedRunError", message="training was stopped by SIGUSR1")
 FULL = Failure(type="StorageFullError", message="cannot write last.ckpt")
 
 
@@ -54,7 +55,9 @@ FULL = Failure(type="StorageFullError", message="cannot write last.ckpt")
 )
 def test_the_reason_is_in_the_run_folder(tmp_path, capsys, status, told, log, reason):
     run = RunFolder.create("train/forecast", {}, path=tmp_path / "run")
-    run.set_status(status, told)
+    if status != "created":
+        run.set_status("running")
+        run.set_status(status, told)
     (tmp_path / "log").write_text(log)
     assert main([str(run.path), "137", str(tmp_path / "log")]) == 0
     record = RunFolder.open(run.path).record
@@ -66,9 +69,25 @@ def test_the_reason_is_in_the_run_folder(tmp_path, capsys, status, told, log, re
 @pytest.mark.parametrize("status", ["interrupted", "complete"])
 def test_what_ended_in_order_stays(tmp_path, status):
     run = RunFolder.create("train/forecast", {}, path=tmp_path / "run")
-    stopped = Failure(type="InterruptedRunError", message="training was stopped by SIGUSR1")
-    run.set_status(status, stopped)
+    run.set_status("running")
+    run.set_status(status, STOPPED)
     before = run.record
     (tmp_path / "log").write_text(KILLED)
     main([str(run.path), "1", str(tmp_path / "log")])
     assert run.record == before
+
+
+@pytest.mark.parametrize("earlier", [STOPPED, FULL])
+def test_how_an_earlier_start_ended_does_not_hide_why_this_one_did(tmp_path, monkeypatch, earlier):
+    """A requeued job that dies before its script begins."""
+    run = RunFolder.create("train/forecast", {}, path=tmp_path / "run")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    run.set_status("running")
+    run.set_status("interrupted" if earlier is STOPPED else "failed", earlier)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    log = run.path / "logs" / "job-7-1.log"
+    log.write_text(IMPORTS)
+    main([str(run.path), "1", str(log)])
+    assert run.record.status == "failed" and "No module named 'lost'" in run.record.error.message
+    first, second = run.attempts
+    assert first.error == earlier and (second.restart, second.status) == (1, "failed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import sleep
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from made_up_years import make_year
 from torch.utils.data import DataLoader
 
+from aqnet.data import transfer
 from aqnet.data.batches import (
     WEATHER,
     DeviceNormaliser,
@@ -24,7 +26,7 @@ from aqnet.data.batches import (
 from aqnet.data.normalisation import Normaliser, reference_constants, target_channels
 from aqnet.data.order import EvaluationSampler, GlobalOrderSampler
 from aqnet.data.splits import Split
-from aqnet.data.transfer import FREE, SlotPool
+from aqnet.data.transfer import FREE, PooledSamples, SlotPool
 from aqnet.data.years.format import SHARD_HOURS
 from aqnet.data.years.reader import YearStore, open_year
 from aqnet.data.years.year_set import YearSet
@@ -353,6 +355,20 @@ def test_slots_are_free_again_when_the_last_tensor_is_gone():
     assert pool.claim(1) is None
     del part
     assert pool.claim(1) == 3
+
+
+def test_a_batch_that_fails_gives_its_slot_back(monkeypatch):
+    class Samples:
+        def batch(self, numbers, new):
+            new("x", 2)
+            raise KeyError(numbers[0])
+
+    monkeypatch.setattr(transfer, "get_worker_info", lambda: SimpleNamespace(id=0))
+    pooled = PooledSamples(Samples(), workers=1, slots=1, numbers=2)
+    for number in (3, 4):
+        with pytest.raises(KeyError, match=str(number)):
+            pooled.__getitems__([number])
+    assert pooled.pool.state.tolist() == [FREE]
 
 
 def test_a_plain_loader_works_too(years):

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from aqnet.cli.checkpoint import checkpoint
 from aqnet.cli.console import Group
 from aqnet.training.checkpoint import Progress, read_checkpoint, write_checkpoint
-from aqnet.training.checkpoint_report import group_changes
+from aqnet.training.checkpoint_report import _arrays_changed, group_changes
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -113,6 +113,13 @@ def test_diff_shows_each_kind_of_difference(first, second):
     )
     assert [text for text in wanted if text not in shown] == []
     assert "domain.mask" not in shown and "width" not in shown and "chosen" not in shown
+
+
+def test_a_value_that_is_missing_in_both_does_not_count_as_different():
+    lat = np.array([np.nan, 1.0, 2.0, np.nan])
+    other = np.array([np.nan, 1.0, 3.0, np.nan])
+    assert _arrays_changed({"lat": lat}, {"lat": other}) == {"lat": "1 of 4 values differ"}
+    assert _arrays_changed({"lat": lat}, {"lat": lat.copy()}) == {}
 
 
 def test_diff_gives_the_relative_change_of_each_group(first, second):

@@ -97,8 +97,11 @@ def test_a_domain_that_lacks_what_the_configuration_needs():
     bare = domain(ModelConfig(**SMALL))
     bare = Domain(GRID, bare.mask, bare.static)
     ranked = ScanConfig(mode="region", regions=(2, 2), rank_embedding=True)
-    with pytest.raises(ModelError, match="aqnet wind-scan build"):
-        FieldTransformer(ModelConfig(**SMALL, scan=ranked), INPUTS, bare)
+    which = "aqnet wind-scan build --manifest NAME --margin 1 --patch-size 2 --regions 2 2 "
+    with pytest.raises(ModelError, match=which):
+        FieldTransformer(ModelConfig(**SMALL, scan=ranked, active_margin=1), INPUTS, bare)
+    with pytest.raises(ModelError, match=r"build --grid .* --active all --patch-size 2"):
+        FieldTransformer(ModelConfig(**SMALL, scan=ranked, tokens="full"), INPUTS, bare)
     with pytest.raises(ModelError, match="aqnet terrain build"):
         FieldTransformer(ModelConfig(**SMALL, physics=ALL), INPUTS, bare)
 

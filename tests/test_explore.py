@@ -22,7 +22,7 @@ from aqnet.errors import CoverageError, LeadTimeError
 from aqnet.explore.attention import _Calls, _inner, attention_row, prior_footprints
 from aqnet.explore.bench_redraw import redraw_times
 from aqnet.explore.controls import TimeControl
-from aqnet.explore.explorers import explore_map, explore_runs
+from aqnet.explore.explorers import explore_footprint, explore_map, explore_runs
 from aqnet.explore.footprint_view import MEAN, FootprintView
 from aqnet.explore.forecast_view import ForecastView, Moment, RunsView
 from aqnet.explore.forecasts import Forecast, open_forecast, window_of
@@ -320,6 +320,18 @@ def test_a_control_changes_the_picture_and_an_error_keeps_it(stations):
     assert "no such hour" in time.local.value and explorer.picture.value == after
     time.field.value = f" {str(stations.times[LATE]).replace('T', ' ')} "
     assert explorer.picture.value == before and "UTC+8" in time.local.value
+
+
+def test_another_place_draws_once_and_moves_both_sliders(fields, monkeypatch):
+    explorer = explore_footprint(fields, str(fields.times[4]), [])
+    place, lat, lon = explorer.children[1].children
+    drawn, show = [], explorer.view.update
+    monkeypatch.setattr(explorer.view, "update", lambda *a: [drawn.append(a[2]), show(*a)])
+    here, there = fields.places[0], fields.places[1]
+    place.value = 1
+    assert drawn == [(lat.value, lon.value)] == [(there.lat, there.lon)]
+    lat.value = here.lat  # a slider alone moves from there on
+    assert drawn[1:] == [(here.lat, there.lon)]
 
 
 def test_what_cannot_be_shown_is_said(stations):

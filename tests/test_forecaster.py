@@ -343,6 +343,7 @@ def make(**changes):
         ({"optional_inputs": ("so2",)}, ModelError, r"optional_inputs': \('so2',\)"),
         ({"lead_mode": "one"}, ModelError, "lead_mode': 'one'"),
         ({"history_h": (0, 6)}, ModelError, r"history_h': \(0, 6\)"),
+        ({"persistence": True, "correction": False}, ModelError, "persistence': True"),
     ],
 )
 def test_bad_configurations_are_named(changes, error, message):

@@ -43,8 +43,8 @@ def test_means_are_of_the_time_since_the_beat_before(tmp_path, monkeypatch):
         clock[0] += 2.0
         heart.wait()
         clock[0] += 0.5
+        heart.count(8, own_s=2.0, wait_s=0.5)  # in the order of the loop
         heart.at(step, 10, 0)
-        heart.count(8, own_s=2.0, wait_s=0.5)
     first = heart._current()
     assert (first.own_seconds_per_step, first.wait_seconds_per_step) == (2.0, 0.5)
     assert first.seconds_per_step == 2.5 and first.samples_s == pytest.approx(24 / 7.5)

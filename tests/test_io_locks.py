@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from io_case import start
@@ -63,3 +64,12 @@ def test_a_folder_renamed_by_its_holder_is_not_locked_under_the_old_name(tmp_pat
     assert os.path.samestat(os.fstat(descriptor), begun.stat())
     assert not os.path.samestat(os.fstat(descriptor), final.stat())
     io.unlock_folder(descriptor)
+
+
+def test_files_are_locked_as_nfs_wants_it_and_folders_as_they_can_be(tmp_path):
+    """An exclusive lock over NFS needs a file that is open for writing."""
+    (tmp_path / "file").write_text("")
+    for path, mode in ((tmp_path / "file", os.O_RDWR), (tmp_path, os.O_RDONLY)):
+        descriptor = locks.lock_existing(path)
+        assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == mode
+        os.close(descriptor)

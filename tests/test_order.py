@@ -219,3 +219,15 @@ def test_a_filled_epoch_is_continued_up_to_its_end():
     third = GlobalOrderSampler(21, 3, batch_size=8, fill=True)
     third.load_state_dict(second.state_dict())
     assert third.batches_left == 0
+
+
+def test_a_filled_epoch_keeps_its_batch_size():
+    """21 samples are 24 in batches of 8 and 20 in batches of 5: the cursor would skip or repeat."""
+    first = GlobalOrderSampler(21, 3, batch_size=8, fill=True)
+    first.advance()
+    with pytest.raises(SampleError, match="batch_size differs"):
+        GlobalOrderSampler(21, 3, batch_size=5, fill=True).load_state_dict(first.state_dict())
+    of_before = {k: v for k, v in first.state_dict().items() if k != "batch_size"}
+    second = GlobalOrderSampler(21, 3, batch_size=8, fill=True)
+    second.load_state_dict(of_before)
+    assert second.consumed == 8

@@ -225,15 +225,32 @@ def test_the_archive_says_what_it_holds(built):
     made = runpy.run_path(str(ROOT / ".ci" / "archive.py"))
     files = {"a.txt": b"one", "packages/b.whl": b"two"} | made["packages"](built)
     when = datetime(2026, 3, 1, 12, 30, 2, tzinfo=UTC)
-    content = made["archive_bytes"](files, when)
-    assert content == made["archive_bytes"](dict(reversed(files.items())), when)
+    content = made["archive_bytes"](files, {"a.txt"}, when)
+    assert content == made["archive_bytes"](dict(reversed(files.items())), {"a.txt"}, when)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         inside = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
         assert archive.infolist()[0].date_time == (2026, 3, 1, 12, 30, 2)
+        modes = {e.filename.split("/", 1)[1]: e.external_attr >> 16 for e in archive.infolist()}
+    assert modes.pop("a.txt") == 0o755 and set(modes.values()) == {0o644}
     lines = (line.split("  ") for line in inside.pop("SHA256SUMS").decode().splitlines())
     sums = {name: digest for digest, name in lines}
     assert inside == files
     assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def test_an_archive_beside_the_packages_is_none_of_them(tmp_path):
+    made = runpy.run_path(str(ROOT / ".ci" / "archive.py"))
+    name = f"aqnet-{aqnet.__version__}"
+    for end in ("-py3-none-any.whl", ".tar.gz", "-archive.zip"):
+        (tmp_path / f"{name}{end}").write_bytes(b"x")
+    found = [f"packages/{name}-py3-none-any.whl", f"packages/{name}.tar.gz"]
+    assert sorted(made["packages"](tmp_path)) == found
+
+
+def test_scripts_of_the_archive_can_be_executed():
+    files, executable = runpy.run_path(str(ROOT / ".ci" / "archive.py"))["tracked_files"]()
+    scripts = {".ci/run", "nbs/experiments/worlds.sh", "slurm/local_cluster.sh"}
+    assert scripts <= executable <= set(files) and "README.md" not in executable
 
 
 def test_no_archive_without_packages(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from test_structure import ROOT
 from aqnet.errors import ParameterError
 from aqnet.jobs.execute import run_notebook
 from aqnet.jobs.physics_experiment import load_experiment
-from aqnet.jobs.physics_runs import questions, questions_apart, runs_of
+from aqnet.jobs.physics_runs import _manifest, questions, questions_apart, runs_of
 from aqnet.jobs.sweeps.begin import define_sweep
 from aqnet.jobs.sweeps.definition import load_definition
 from aqnet.jobs.sweeps.points import plan_sweep
@@ -298,6 +299,14 @@ def test_a_world_may_have_several_sweeps_and_a_sweep_several_worlds(place):
     twice = load(place, worlds=worlds | {"one": one | {"sweeps": ["p-one", "p-again"]}})
     with pytest.raises(ParameterError, match="row, one, seed 0 was run twice"):
         runs_of(twice)
+
+
+@pytest.mark.parametrize(
+    ("given", "manifest"),
+    [({"preset": "china"}, "caqra"), ({"preset": "china", "manifest": "a/b.yaml"}, "b"), ({}, "")],
+)
+def test_the_data_of_a_preset_are_those_of_its_manifest(given, manifest):
+    assert _manifest(SimpleNamespace(parameters=given)) == manifest
 
 
 def test_points_without_an_arm_are_refused(place):

@@ -184,6 +184,17 @@ def test_readers_count_as_memory_of_the_node(small):
     assert check_host(replace(reading, resident=8 * 10**9), work, many, job()).status == "refused"
 
 
+def test_activations_that_are_not_stored_take_no_memory_of_a_node_of_cpus(small):
+    work, training = small
+    told = [
+        check_host(Reading(100, 1.0, 10**9), work, training.model_copy(
+            update={"batch_size": 64, "activation_checkpointing": checkpointing}), job("cpu")).text
+        for checkpointing in (False, True)
+    ]  # fmt: skip
+    whole, less = (float(text.split()[0]) for text in told)
+    assert less < whole
+
+
 # ---- the loader
 
 
@@ -338,6 +349,18 @@ def test_with_all_figures_stated_time_and_cost_are_predicted(values, tmp_path):
     assert {"loader", "time", "cost", "start"} <= set(found)
     assert "fed to" in found["loader"].text and "1 job of 24:00:00" in found["time"].text
     assert "of 1,000.0 that are left" in found["cost"].text
+
+
+def test_the_time_of_a_judgement_is_that_of_the_samples_that_are_judged(values, monkeypatch):
+    asked = []
+    predicted = module.predict
+    monkeypatch.setattr(
+        module, "predict", lambda *given: asked.append(given[-1]) or predicted(*given)
+    )
+    given = values | {"effective_batch": 16, "max_validation_samples": 5}
+    ready = prepare(NOTEBOOK, "lumi", 8, given, settings=LUMI)
+    list(preflight(ready, samples=20))
+    assert asked == [5]
 
 
 def test_the_queue_is_told_in_hours(monkeypatch):

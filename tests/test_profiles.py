@@ -21,7 +21,7 @@ from aqnet.jobs.profiles import (
     parse_settings,
     seconds_of,
 )
-from aqnet.jobs.scale import REHEARSAL_STEPS, SCALES, plan_of, scaled, size_of
+from aqnet.jobs.scale import REHEARSAL_STEPS, REHEARSAL_VALIDATION, SCALES, plan_of, scaled, size_of
 
 LUMI = {"account": "project_1", "image": "/scratch/project_1/aqnet.sif"}
 SITE = {"time": "04:00:00", "per_node": "4", "cpus_per_task": "16"}
@@ -102,6 +102,15 @@ def test_settings_by_hand():
     assert set(GIVEN) - {"image"} <= set(Profile.model_fields) | set(Machine.model_fields)
     with pytest.raises(ParameterError, match="one entry per process"):
         load_profile("lumi").given({"per_node": "4"})
+
+
+def test_names_and_words_of_a_shell_may_be_short(tmp_path):
+    changed = content("cpu")
+    changed["commands"]["value"] = [["ml", "R"]]
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    profile = load_profile(str(path)).given(SITE | {"partition": "p1", "account": "x"})
+    assert profile.commands.value == (("ml", "R"),) and profile.partition.value == "p1"
 
 
 def test_settings_are_given_once():
@@ -226,6 +235,9 @@ def test_rehearsals_are_the_same_passes_on_two_nodes(lumi, notebook, gpus):
     plan = plan_of(values, size)
     assert plan.passes == SCALES[gpus].passes and plan.steps == REHEARSAL_STEPS
     assert plan.peak == pytest.approx(2e-4 * (plan.effective / 1600) ** 0.5)
+    assert values["max_validation_samples"] == REHEARSAL_VALIDATION  # twice in 15 minutes
+    given = resolve(notebook, (), {"preset": "china", "max_validation_samples": 0})
+    assert "max_validation_samples" not in scaled(given, lumi, gpus, size)
 
 
 def test_given_batches_and_stations_keep_theirs(lumi, notebook):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aqnet.cli import main
 from aqnet.data.geography import china_static
 from aqnet.grid import GRIDS, Grid, GridError
 from aqnet.model import ridge
@@ -199,6 +203,15 @@ def test_missing_and_damaged_files_name_the_command(spec, path):
         load_ridge(path, spec)
 
 
+def test_the_command_in_an_error_builds_what_was_asked_for(tmp_path):
+    spec, path = ridge_spec(GRIDS["china_32x64"], 4, 3, 1.5, 6), tmp_path / "a b.safetensors"
+    with pytest.raises(CacheError) as missing:
+        load_ridge(path, spec)
+    command = shlex.split(re.search("`aqnet (.*?)`", str(missing.value))[1])
+    assert CliRunner().invoke(main, command).exit_code == 0
+    assert load_ridge(path, spec).header == spec.header
+
+
 def test_verification_computes_the_ridges_again(spec, path):
     header, arrays = read_arrays(path, "terrain", ridge.RIDGE_VERSION)
     arrays["left"] = arrays["left"] * 1.05
@@ -250,7 +263,7 @@ def test_other_terrain_than_the_real_one_is_verified_with_it(tmp_path):
     spec = ridge_spec(grid, 4, 6, elevation=hills)
     save_ridge(tmp_path / "hills.safetensors", spec)
     verify_ridge(tmp_path / "hills.safetensors", hills)
-    with pytest.raises(CacheError, match="--manifest NAME --file FILE"):
+    with pytest.raises(CacheError, match="--manifest NAME --patch-size 4 --rank 6 "):
         verify_ridge(tmp_path / "hills.safetensors")
     real = ridge_spec(grid, 4, 6)
     stored = china_static(grid).elevation.values

@@ -11,13 +11,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
+from made_up_years import made_up_fields, made_up_mask, made_up_static
 
 from aqnet.cli import main
 from aqnet.data.geography import china_static
+from aqnet.data.grid_manifest import GridManifest
+from aqnet.data.manifest import load_manifest
+from aqnet.data.years.format import YearSpec, year_times
+from aqnet.data.years.records import record_stores
+from aqnet.data.years.writer import YearWriter
 from aqnet.grid import GRIDS, Grid
 from aqnet.model.array_cache import CacheError
-from aqnet.model.scan_cache import load_scan, read_scan, save_scan, scan_path, verify_scan
+from aqnet.model.scan_cache import (
+    load_scan,
+    read_scan,
+    save_scan,
+    scan_path,
+    verify_scan,
+    with_margin,
+)
 from aqnet.model.scan_orders import build_orders, scan_spec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,15 +89,65 @@ def test_a_missing_file_names_the_command(tmp_path):
         load_scan(tmp_path / "none.safetensors", SPEC)
 
 
-def test_the_command_in_an_error_builds_what_was_asked_for(tmp_path):
+def command_of(problem: Exception) -> list[str]:
+    """The command that an error names, without `aqnet`."""
+    return shlex.split(re.search("`aqnet (.*)`", str(problem))[1])
+
+
+@pytest.mark.parametrize("margin", [0, 1, 2])
+def test_the_command_in_an_error_builds_what_was_asked_for(tmp_path, margin):
     grid = GRIDS["china_64x128"]
     active = grid.active_patches(china_static(grid)["mask"].values, 4)
+    active = with_margin(active, margin)
+    assert not active.all()
     spec, path = scan_spec(grid, 4, (8, 16), 8, 2, active), tmp_path / "a b.safetensors"
     with pytest.raises(CacheError) as missing:
         load_scan(path, spec)
-    command = shlex.split(re.search("`aqnet (.*)`", str(missing.value))[1])
-    assert CliRunner().invoke(main, command).exit_code == 0
+    assert CliRunner().invoke(main, command_of(missing.value)).exit_code == 0
     assert load_scan(path, spec).spec is spec
+
+
+@pytest.fixture
+def stores(tmp_path, monkeypatch) -> tuple[Path, Path]:
+    """Manifest and folder of a store of four days that has fewer cells than China."""
+    monkeypatch.setattr(GridManifest, "times", lambda self, year: year_times(year, 8)[:96])
+    content = yaml.safe_load((ROOT / "data_manifests/twin.yaml").read_text())
+    parts = zip(("train", "validation", "test"), ("01-01", "01-02", "01-03"), strict=True)
+    split = {name: {"start": f"2013-{day}", "end": f"2013-{day}"} for name, day in parts}
+    content.update(years=[2013], grid="china_32x64", split=split)
+    (path := tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
+    manifest, grid, folder = load_manifest(path), GRIDS["china_32x64"], tmp_path / "stores"
+    spec = YearSpec.from_manifest(manifest, 2013, made_up_static(grid), made_up_mask(grid))
+    with YearWriter(folder / manifest.store_file(2013), spec) as writer:
+        for number in writer.pending():
+            writer.write(number, made_up_fields(spec.times[writer.rows(number)], grid))
+        writer.finish()
+    record_stores(manifest, folder)
+    return path, folder
+
+
+@pytest.mark.parametrize("margin", [0, 1])
+def test_the_command_in_an_error_builds_the_patches_of_stores(stores, tmp_path, margin):
+    """Their mask is none of China's polygons: only the stores know it."""
+    grid, path = GRIDS["china_32x64"], tmp_path / "x.safetensors"
+    active = with_margin(grid.active_patches(made_up_mask(grid), 2), margin)
+    spec = scan_spec(grid, 2, (8, 16), active=active)
+    with pytest.raises(CacheError) as missing:
+        load_scan(path, spec)
+    names = {"NAME": str(stores[0]), "ACTIVE_MARGIN": str(margin)}
+    command = [names.get(word, word) for word in command_of(missing.value)]
+    built = CliRunner().invoke(main, [*command, "--folder", str(stores[1])])
+    assert built.exit_code == 0, built.output
+    assert load_scan(path, spec).spec is spec
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--folder", "x"], ["--active", "stores"], ["--manifest", "twin", "--grid", "china"]],
+)
+def test_options_that_contradict_each_other_are_refused(options):
+    refused = CliRunner().invoke(main, ["wind-scan", "build", *options])
+    assert refused.exit_code == 2 and "--manifest" in refused.output
 
 
 def test_another_version_is_refused(cache, monkeypatch):

@@ -117,6 +117,15 @@ def test_tables(board, tmp_path):
     aqnet("scoreboard", board, "--events", "--csv", csv)
     assert "critical_success_index" in csv.read_text()
     assert "AXIS=LABEL" in aqnet("scoreboard", board, "--only", "colour=red", code=2)
+    for words in (
+        ["--events", "--levels"],
+        ["--places", "--skill", "persistence"],
+        ["--places", "--only", "group=all"],
+        ["--skill", "persistence", "--only", "season=DJF"],
+        ["--skill", "persistence", "--by", "pollutant"],
+        ["--skill", "persistence", "--by", "group", "--only", "group=all"],
+    ):
+        assert "Error" in aqnet("scoreboard", board, *words, code=2), words
     assert "is not a scoreboard" in aqnet("scoreboard", csv, code=1)
 
 

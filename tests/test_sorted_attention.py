@@ -152,22 +152,21 @@ def test_blocks_do_not_keep_the_matrix():
 
 
 @pytest.mark.parametrize(
-    ("name", "device", "dtype", "dropout"),
+    ("name", "device", "dtype"),
     [
-        ("cpu", "cuda", torch.float32, 0.0),
-        ("efficient", "cpu", torch.float32, 0.0),
-        ("efficient", "cuda", torch.float64, 0.0),
-        ("flash", "cuda", torch.float32, 0.0),
-        ("flash", "mps", torch.float16, 0.0),
-        ("cpu", "cpu", torch.float32, 0.1),
-        ("quick", "cpu", torch.float32, 0.0),
-        ("by_device", "mps", torch.float32, 0.0),
-        ("by_device", "cuda", torch.float64, 0.0),
+        ("cpu", "cuda", torch.float32),
+        ("efficient", "cpu", torch.float32),
+        ("efficient", "cuda", torch.float64),
+        ("flash", "cuda", torch.float32),
+        ("flash", "mps", torch.float16),
+        ("quick", "cpu", torch.float32),
+        ("by_device", "mps", torch.float32),
+        ("by_device", "cuda", torch.float64),
     ],
 )
-def test_what_no_kernel_serves_is_an_error_that_names_the_choices(name, device, dtype, dropout):
+def test_what_no_kernel_serves_is_an_error_that_names_the_choices(name, device, dtype):
     with pytest.raises(ModelError) as caught:
-        require_kernel(name, device, dtype, dropout)
+        require_kernel(name, device, dtype)
     text = str(caught.value)
     assert all(repr(k) in text for k in KERNELS) and "'blockwise' or 'dense'" in text
     assert device in text and str(dtype) in text

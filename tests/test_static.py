@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import xarray as xr
 
-from aqnet.data.static import elevation_of_cells, pack_static, population_of_cells
+from aqnet.data.static import (
+    elevation_of_cells,
+    pack_static,
+    population_of_cells,
+    read_static,
+    write_nc,
+)
 from aqnet.errors import DataError
 from aqnet.grid import GRIDS, Grid
+from aqnet.io.locks import lock_existing
 
 BEIJING = GRIDS["beijing"]
 NORTH_FIRST = Grid("north first", BEIJING.lat[::-1], BEIJING.lon)
@@ -70,3 +79,24 @@ def test_pack_static_round_trip(tmp_path):
         np.testing.assert_array_equal(static.elevation, elevation_of_cells(points(), BEIJING))
         np.testing.assert_array_equal(static.population, population_of_cells(density(), BEIJING))
         assert static.elevation_wide.shape == (45, 49)
+
+
+def test_drafts_of_killed_processes_are_cleared_and_of_others_not(tmp_path):
+    target = tmp_path / "x.nc"
+    dead, alive = (tmp_path / f".x.nc.draft-{name}" for name in ("dead", "alive"))
+    for draft in (dead, alive):
+        draft.mkdir()
+        (draft / "draft.nc").write_bytes(b"half")
+    held = lock_existing(alive)
+    write_nc(points().to_dataset(), target, {})
+    assert sorted(tmp_path.iterdir()) == sorted([alive, target])
+    os.close(held)
+    write_nc(points().to_dataset(), target, {})
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_shipped_file_of_another_grid_is_named(manifest, monkeypatch):
+    monkeypatch.setattr(type(manifest), "grid_object", lambda self: NORTH_FIRST)
+    with pytest.raises(DataError, match=r"of another grid(.|\n)*north first") as caught:
+        read_static(manifest)
+    assert "regrid" not in str(caught.value)

@@ -17,7 +17,7 @@ from aqnet.data.statistics.plan import FieldSeries, batches, make_plan
 from aqnet.data.statistics.streaming import log_concentration, merge, segment_sums
 from aqnet.data.years.format import round_bits
 from aqnet.errors import CoverageError, FieldError
-from aqnet.variables import DYNAMIC, TARGETS
+from aqnet.variables import DYNAMIC, STATIC, TARGETS
 
 START = np.datetime64("2013-01-01T00", "h")
 LEADS = (3, 12)
@@ -40,7 +40,7 @@ def series(seed, hours=40, shape=(2, 3), gaps=0.2):
     if mask.size > 3:
         values[:, DYNAMIC.index("pm10"), 1, 1] = np.nan
     values[~valid] = np.nan
-    return FieldSeries(times, values, valid, mask)
+    return FieldSeries(times, values, valid, mask, np.zeros((len(STATIC), *shape)))
 
 
 def plan_of(source, split=None, **options):
@@ -149,7 +149,7 @@ def test_hours_outside_the_split_are_not_read():
             read.extend(range(rows.start, rows.stop))
             return super().read(rows)
 
-    watched = Watched(source.times, source.values, source.valid, source.mask)
+    watched = Watched(source.times, source.values, source.valid, source.mask, source.static)
     segment_sums(watched, (plan_of(watched, split), 0, 30))
     assert min(read) == 10 and max(read) == 39
 

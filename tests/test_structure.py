@@ -170,6 +170,14 @@ def test_public_names_have_docstrings(module):
     assert undocumented(modules()[module].read_text()) == []
 
 
+@pytest.mark.parametrize("module", modules())
+def test_the_first_line_of_a_module_is_a_whole_sentence(module):
+    """Of a notebook nbdev takes only the first line behind `>`."""
+    text = ast.get_docstring(ast.parse(modules()[module].read_text())) or "Made by nbdev."
+    first, *rest = text.splitlines()
+    assert first.endswith((".", "?")) or (first.endswith(":") and rest), first
+
+
 def test_the_docstring_check_sees_what_is_missing():
     methods = "".join(f"    def {name}(self): ...\n" for name in ("g", "_h", "forward"))
     source = f"def f(): ...\nclass A:\n    'x'\n{methods}"

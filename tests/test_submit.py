@@ -281,7 +281,20 @@ def test_a_changed_copy_does_not_run(site, monkeypatch):
     staged.open("a").write("# edited\n")
     assert start(run).returncode != 0
     assert "staged/aqnet/variables.py: FAILED" in log_of(run)
-    assert RunFolder.open(run).record.status == "created"
+    record = RunFolder.open(run).record
+    assert record.status == "failed" and "staged/aqnet/variables.py: FAILED" in record.error.message
+
+
+def test_a_job_that_ends_before_its_run_says_why_in_the_run_folder(site, monkeypatch):
+    """Once: what the run itself has noted stays."""
+    assert invoke(site, monkeypatch).exit_code == 0
+    (run,) = (site / "runs").iterdir()
+    (site.parent / "bin/scontrol").write_text("#!/bin/sh\necho 'no such node' >&2; exit 3\n")
+    assert start(run).returncode == 3
+    record, (attempt,) = RunFolder.open(run).record, RunFolder.open(run).attempts
+    assert record.status == "failed" and "no such node" in record.error.message
+    assert attempt.job == "4242" and attempt.exit_code == 3
+    assert log_of(run).count("the run ended badly") == 1
 
 
 def test_staged_code_remembers_its_work_tree(tmp_path):
@@ -323,6 +336,14 @@ def test_a_refused_job_leaves_nothing(site, monkeypatch):
     result = invoke(site, monkeypatch)
     assert result.exit_code == 1 and "SLURM refuses the job" in result.output
     assert not (site / "runs").exists()
+
+
+def test_if_the_evaluation_is_refused_the_job_that_is_queued_is_named(site, monkeypatch):
+    text = 'case "$*" in *--dep*) exit 1;; *--parsable*) echo 4242;; *) cat >/dev/null;; esac'
+    (site.parent / "bin/sbatch").write_text(f"#!/bin/sh\n{text}\n")
+    result = invoke(site, monkeypatch, "--then-evaluate")
+    assert result.exit_code == 1 and "job 4242 alone" in result.output
+    assert "scancel 4242" in result.output and "SLURM refuses the job" in result.output
 
 
 def test_a_dry_run_leaves_nothing(site, monkeypatch):

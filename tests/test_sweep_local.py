@@ -12,8 +12,10 @@ from sweep_case import BODY, TOY, begin, here, starts, statuses, wait_until, wri
 
 from aqnet.errors import RunError
 from aqnet.jobs.runs import RunFolder
+from aqnet.jobs.sweeps import queue
 from aqnet.jobs.sweeps.cancel import cancel_sweep
 from aqnet.jobs.sweeps.folder import Sweep
+from aqnet.jobs.sweeps.records import ArrayRecord
 from aqnet.jobs.sweeps.results import collect
 
 RESUMED = """\
@@ -167,6 +169,7 @@ def test_cancel_stops_the_command_and_what_it_left(toy):
         ("running", "RUNNING", "running"),
         ("interrupted", "PENDING", "waiting"),  # requeued
         ("running", "COMPLETING", "running"),
+        ("interrupted", "COMPLETING", "running"),  # requeued, and its nodes are not yet clean
         ("failed", "COMPLETING", "failed"),
         ("failed", None, "failed"),
         ("running", None, "lost"),
@@ -185,3 +188,15 @@ def test_status_of_a_submitted_point(toy, record, queued, status):
     queue = None if queued == "no squeue" else queue
     state = sweep.state(point, queue, {point.run: ("job", 0)}, held=False)
     assert state.status == status
+
+
+@pytest.mark.parametrize("last_first", [False, True])
+def test_a_job_to_come_counts_before_the_one_that_ends(toy, monkeypatch, last_first):
+    sweep = begin(toy, grid={"width": [2]})
+    record = ArrayRecord(job_name="job", runs=("a",), profile="cpu", processes=1)
+    monkeypatch.setattr(Sweep, "arrays", lambda self: [(toy, record)])
+    monkeypatch.setattr(queue.shutil, "which", lambda name: name)
+    lines = [["job", "0", "COMPLETING", "7_0"], ["job", "0", "PENDING", "8_0"],
+             ["other", "0", "RUNNING", "9_0"], ["job", "N/A", "RUNNING", "6"]]  # fmt: skip
+    monkeypatch.setattr(queue, "own_jobs", lambda: lines[::-1] if last_first else lines)
+    assert queue.read_queue(sweep) == {("job", 0): ("PENDING", "8_0")}

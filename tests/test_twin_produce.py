@@ -28,7 +28,7 @@ from aqnet.data.twin.recipe import (
 )
 from aqnet.data.twin.simulate import Simulation
 from aqnet.data.years.reader import open_year, verify_year
-from aqnet.errors import CoverageError, ManifestError, ParameterError, StoreError
+from aqnet.errors import AqnetError, CoverageError, ManifestError, ParameterError, StoreError
 from aqnet.lambert_grid import CAQRA_GRID
 from aqnet.variables import DYNAMIC, STATIC
 
@@ -136,6 +136,16 @@ def test_the_writing_process_ends_with_a_killed_simulation(tmp_path):
     finally:
         if ps_state(worker) not in ("", "Z"):
             os.kill(worker, signal.SIGKILL)
+
+
+def die(*_):
+    os._exit(9)
+
+
+def test_a_killed_writing_process_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(produce, "write_shard", die)
+    with pytest.raises(AqnetError, match=r"worker process died(.|\n)*memory: free some"):
+        make_years(small(), [2013], tmp_path, window=WINDOW)
 
 
 def ps_state(process: int) -> str:

@@ -37,7 +37,7 @@ def test_units_of_sources(name, unit, given, expected):
 @pytest.mark.parametrize(
     ("name", "unit"),
     [("o3", "ppb"), ("co", "ppm"), ("pm25", "K"), ("psfc", "Mpa"), ("psfc", "hpa"), ("temp", "F"),
-     ("co", ""), ("lat2d", "degrees_east"), ("rh", "m")],
+     ("co", ""), ("lat2d", "degrees_east"), ("rh", "m"), ("rh", "kg/kg"), ("rh", "kg kg-1")],
 )  # fmt: skip
 def test_an_unknown_or_unfit_unit_is_an_error(name, unit):
     with pytest.raises(UnitError, match=name) as caught:

@@ -200,6 +200,13 @@ def test_the_job_that_a_run_submitted_for_itself_is_the_newest(run):
     assert job_of(run) == "101"
 
 
+def test_an_element_of_an_array_is_older_than_a_later_job(run):
+    (run.path / "submission.json").write_text(json.dumps({"job": "123_4"}))
+    (run.path / "logs").mkdir(exist_ok=True)
+    (run.path / "logs/job-200-0.log").write_text("step=1\n")
+    assert job_of(run) == "200"
+
+
 def test_a_job_of_something_else_is_refused(nowhere):
     (nowhere / "runs").mkdir()
     with pytest.raises(RunError, match="no run of job 7"):

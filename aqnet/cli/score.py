@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,7 +193,8 @@ def _climatology(manifest: GridManifest, folder: Path | None) -> tuple[HarmonicC
 @click.command()
 @click.argument("board", type=_PATH)
 @click.option("--by", help="Of " + ", ".join(_AXES) + "; default pollutant and lead time.")
-@click.option("--only", multiple=True, metavar="AXIS=LABEL", help="season=DJF; repeatable.")
+@click.option("--only", multiple=True, metavar="AXIS=LABEL",
+              help="season=DJF; repeatable. With --skill a group.")  # fmt: skip
 @click.option("--events", is_flag=True, help="Scores of exceedances instead of errors.")
 @click.option("--levels", is_flag=True, help="Of an AQI: right level, right primary pollutant.")
 @click.option("--places", is_flag=True, help="Errors of every station or cell.")
@@ -210,8 +212,9 @@ def scoreboard(board: Path, by: str | None, only: tuple[str, ...], events: bool,
     from aqnet.verification.score_tables import error_table, event_table, level_table
     from aqnet.verification.scoreboard import load_scoreboard
 
-    opened = load_scoreboard(board)
     labels = dict(_label(text) for text in only)
+    _refuse_unused(by, labels, events=events, levels=levels, places=places, skill=skill)
+    opened = load_scoreboard(board)
     lead = opened.design.lead_axis
     by = by or (lead if levels else f"pollutant,{lead}")
     axes = tuple(part.strip() for part in by.split(",") if part.strip())
@@ -231,6 +234,21 @@ def scoreboard(board: Path, by: str | None, only: tuple[str, ...], events: bool,
         click.echo(table.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
         if skill:
             click.echo(skill_note(table))
+
+
+def _refuse_unused(by: str | None, labels: Mapping, **kinds: object) -> None:
+    """Refuse a second kind of table, and what the kind that was chosen does not look at."""
+    chosen = [f"--{name}" for name, value in kinds.items() if value]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} are different tables: choose one")
+    if kinds["places"] and (by or labels):
+        raise click.UsageError("--places lists every place: leave out --by and --only")
+    if not kinds["skill"]:
+        return
+    if by not in (None, "group") or not labels.keys() <= {"group"}:
+        raise click.UsageError("--skill goes with --only group=LABEL or --by group, no other axis")
+    if by and labels:
+        raise click.UsageError("--skill --by group is of every group: leave out --only")
 
 
 def _label(text: str) -> tuple[str, object]:

@@ -153,9 +153,10 @@ def twin(
 ) -> None:
     """Simulate weather and air quality over China: SYNTHETIC data in the format of CAQRA.
 
-    Yearly stores go to data/twin. A world with other switches than those of its manifest gets a
-    manifest of its own, written beside its stores. The first year of a world starts with a
-    spin-up, every other year continues the one before it, which must be in the same folder.
+    Yearly stores go to data/NAME, NAME that of the manifest. A world with other switches than
+    those of its manifest gets a manifest and a NAME of its own, written beside its stores. The
+    first year of a world starts with a spin-up, every other year continues the one before it, which
+    must be in the same folder.
     """
     import yaml
 

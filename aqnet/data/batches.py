@@ -22,19 +22,16 @@ from .transfer import PooledSamples
 from .years.year_set import YearSet
 from ..errors import LeadTimeError, SampleError, explain
 from ..io import sha256_json
-from ..variables import DYNAMIC, TARGETS
+from ..variables import DYNAMIC, MAX_LEAD_TIME_H, TARGETS
 
 # %% auto #0
-__all__ = ['MAX_LEAD_H', 'SampleIndex', 'sample_index', 'FieldSamples', 'unpack', 'whole_batch', 'field_loader']
+__all__ = ['SampleIndex', 'sample_index', 'FieldSamples', 'unpack', 'whole_batch', 'field_loader']
 
 # %% ../../nbs/15_batches.ipynb #361ed6a0
-__all__ = ["MAX_LEAD_H", "WEATHER", "DeviceNormaliser", "FieldSamples", "SampleIndex",
-           "field_loader", "sample_index", "unpack", "weather_provenance", "whole_batch"]
+__all__ = ["WEATHER", "DeviceNormaliser", "FieldSamples", "SampleIndex", "field_loader",
+           "sample_index", "unpack", "weather_provenance", "whole_batch"]
 
 # %% ../../nbs/15_batches.ipynb #8e1c1714
-MAX_LEAD_H = 120
-
-
 def _whole_hours(values: Sequence[int], first: int, last: float) -> bool:
     """Increasing whole hours from `first` to `last`."""
     whole = all(isinstance(h, (int, np.integer)) and not isinstance(h, bool) for h in values)
@@ -43,9 +40,9 @@ def _whole_hours(values: Sequence[int], first: int, last: float) -> bool:
 
 
 def _check_hours(lead_times_h: Sequence[int], history_h: Sequence[int]) -> None:
-    if not _whole_hours(lead_times_h, 1, MAX_LEAD_H):
+    if not _whole_hours(lead_times_h, 1, MAX_LEAD_TIME_H):
         raise LeadTimeError(explain(
-            "bad lead times", expected=f"increasing whole hours from 1 to {MAX_LEAD_H}",
+            "bad lead times", expected=f"increasing whole hours from 1 to {MAX_LEAD_TIME_H}",
             found=list(lead_times_h), remedy="for example [12, 24, 48, 96]"))
     if not _whole_hours(history_h, 0, math.inf) or history_h[0] != 0:
         raise SampleError(explain(

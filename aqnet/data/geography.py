@@ -16,7 +16,7 @@ import shapely
 import xarray as xr
 
 from aqnet.errors import ChecksumError, CoverageError, DataError, explain
-from aqnet.grid import Grid
+from aqnet.grid import Grid, cell_edges
 from aqnet.io import repository_root, sha256_file
 
 __all__ = [
@@ -98,11 +98,6 @@ def area_overlap(target_edges, source_edges) -> np.ndarray:
     return np.maximum(high - low, 0.0)
 
 
-def _edges(axis: np.ndarray) -> np.ndarray:
-    half = (axis[-1] - axis[0]) / (axis.size - 1) / 2
-    return np.concatenate([axis - half, [axis[-1] + half]])
-
-
 def _sine(lat_deg: np.ndarray) -> np.ndarray:
     return np.sin(np.deg2rad(lat_deg))
 
@@ -110,8 +105,8 @@ def _sine(lat_deg: np.ndarray) -> np.ndarray:
 def _area_mean(field: np.ndarray, lat: np.ndarray, lon: np.ndarray, grid: Grid) -> np.ndarray:
     """Mean by area of a field of cells over the cells of a grid; NaN where not fully covered."""
     lat_edges, lon_edges = grid.edges()
-    rows = area_overlap(_sine(lat_edges), _sine(_edges(lat)))
-    cols = area_overlap(lon_edges, _edges(lon))
+    rows = area_overlap(_sine(lat_edges), _sine(cell_edges(lat)))
+    cols = area_overlap(lon_edges, cell_edges(lon))
     area = np.outer(np.abs(np.diff(_sine(lat_edges))), np.abs(np.diff(lon_edges)))
     covered = np.outer(rows.sum(1), cols.sum(1)) / area
     # The edges are decimal numbers: 1e-9 of a cell absorbs their rounding.

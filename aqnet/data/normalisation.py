@@ -85,9 +85,15 @@ class Normaliser(_Statistics):
         return state.hexdigest()
 
 # %% ../../nbs/09_normalisation.ipynb #5a7b90c1
-def _unusable(problem: str, expected: object, found: object) -> DataError:
+_REMEDY = "fit it again on the training split"
+# Another fit finds the same: a field of a place is what it is.
+_FLAT_REMEDY = ("if the static field is the same in all cells on purpose, name it in "
+                "`constant_static` of the manifest and repeat `aqnet data stats`")
+
+
+def _unusable(problem: str, expected: object, found: object, remedy: str = _REMEDY) -> DataError:
     return DataError(explain(f"normaliser: {problem}", expected=expected, found=found,
-                             remedy="fit it again on the training split"))
+                             remedy=remedy))
 
 
 def _check(normaliser: Normaliser) -> None:
@@ -104,7 +110,8 @@ def _check(normaliser: Normaliser) -> None:
                 raise _unusable(f"{kind}{part}", f"{len(names)} finite numbers", values)
         if not (values > 0).all():
             found = dict(zip(names, values.tolist(), strict=True))
-            raise _unusable("a variable does not vary", "a positive spread of each", found)
+            raise _unusable("a variable does not vary", "a positive spread of each", found,
+                            _FLAT_REMEDY if kind and (values >= 0).all() else _REMEDY)
 
 # %% ../../nbs/09_normalisation.ipynb #5a7b90c3
 def arrays_of(normaliser: Normaliser) -> dict[str, np.ndarray]:

@@ -90,7 +90,7 @@ class GlobalOrderSampler(Sampler[int]):
         least = -(-batch_size // 2) if fill else batch_size if drop_last else 1
         _check_batches(n, world, batch_size, least)
         self.n, self.seed, self.rank, self.world = n, seed, rank, world
-        self.batch_size, self.drop_last = batch_size, drop_last
+        self.batch_size, self.drop_last, self.fill = batch_size, drop_last, fill
         self.length = rounded_batches(n, batch_size) * batch_size if fill else n  # of an epoch
         self.epoch, self.consumed = 0, 0
 
@@ -160,24 +160,29 @@ class GlobalOrderSampler(Sampler[int]):
             "n": self.n,
             "seed": self.seed,
             "epoch": self.epoch,
+            "batch_size": self.batch_size,
             "consumed": self.consumed,
             "order_sha256": self._order_digest(self.epoch),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue where a state was taken, also with another world or batch size.
+        """Continue where a state was taken, also with another world.
 
         The cursor counts samples over all ranks. With the same global batch the batches that
-        follow are those of the uninterrupted epoch; with another one they are cut anew from the
-        cursor on: no sample comes twice and none is skipped.
+        follow are those of the uninterrupted epoch. With another one, which `fill` refuses (its
+        epochs differ in length), they are cut anew from the cursor on: no sample comes twice and
+        none is skipped, but for those that `drop_last` leaves out.
 
         Raises
         ------
         SampleError
-            The state belongs to another number of samples or seed, or this version of numpy
-            draws another order from the same seed; names what differs.
+            The state belongs to another number of samples or seed, with `fill` to another batch
+            size, or this version of numpy draws another order from the same seed; names what
+            differs.
         """
-        for key in ("n", "seed"):
+        # States of before do not name their batch; training compares that of its checkpoints.
+        same = ("n", "seed", *(["batch_size"] if self.fill and "batch_size" in state else []))
+        for key in same:
             if state[key] != getattr(self, key):
                 raise _other_state(key, state[key], getattr(self, key))
         if not 0 <= state["consumed"] <= self.length:
@@ -224,7 +229,7 @@ def _other_state(key: str, expected: object, found: object) -> SampleError:
             f"this sampler cannot continue from that state: {key} differs",
             expected=f"{expected}, as in the state",
             found=found,
-            remedy="continue with the data, seed and numpy of the first run, or begin anew",
+            remedy="continue with data, seed, batch and numpy of the first run, or begin anew",
         )
     )
 

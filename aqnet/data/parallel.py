@@ -14,14 +14,15 @@ from contextlib import ExitStack, contextmanager
 
 from aqnet.errors import AqnetError, ParameterError, explain
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "death_explained", "start_worker"]
 
 # A sum over threads has other last bits than a sum in one thread, so each process has one.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _state: object = None
 
 
-def _start(state: object) -> None:
+def start_worker(state: object) -> None:
+    """Initializer of a pool: a process that keeps `state` and ends with the one that started it."""
     global _state
     _state = state
     # Ctrl-C reaches all processes of a terminal; the one that started the others ends them.
@@ -54,6 +55,22 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def death_explained(number: int) -> Iterator[None]:
+    """AqnetError with a remedy where one of `number` processes of a pool dies in the block."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        way = "take fewer workers" if number > 1 else "free some"
+        message = explain(
+            "a worker process died",
+            expected=f"{number} processes that work to the end",
+            found=str(error),
+            remedy=f"usually lack of memory: {way}, then run again",
+        )
+        raise AqnetError(message) from error
+
+
 class Workers:
     """Processes that share a state, for the length of a `with` block.
 
@@ -81,7 +98,7 @@ class Workers:
             self._stack = ExitStack()
             self._stack.enter_context(environment(dict.fromkeys(_THREADS, "1")))
             self._pool = ProcessPoolExecutor(
-                self.number, multiprocessing.get_context("spawn"), _start, (self.state,)
+                self.number, multiprocessing.get_context("spawn"), start_worker, (self.state,)
             )
         return self
 
@@ -109,18 +126,10 @@ class Workers:
             yield from (function(self.state, task) for task in tasks)
             return
         waiting: deque = deque()
-        try:
+        with death_explained(self.number):
             for task in tasks:
                 waiting.append(self._pool.submit(_call, function, task))
                 if len(waiting) > self.number:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            message = explain(
-                "a worker process died",
-                expected=f"{self.number} processes that work to the end",
-                found=str(error),
-                remedy="usually lack of memory: take fewer workers, then run again",
-            )
-            raise AqnetError(message) from error

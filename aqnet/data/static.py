@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ from aqnet.data.manifest import Manifest
 from aqnet.errors import DataError, explain
 from aqnet.grid import Grid
 from aqnet.io import atomic_write_bytes, require_free_space
+from aqnet.io.locks import lock_existing
 from aqnet.variables import STATIC
 
 __all__ = [
@@ -46,10 +51,30 @@ def write_nc(dataset: xr.Dataset, path: str | Path, encoding: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The library writes in place, so: a draft beside the target, then one atomic write. Its
     # in-memory files are no way out: they hold the time of writing, and sha256 would change.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.draft-") as folder:
-        draft = Path(folder, "draft.nc")
+    with _draft_folder(path) as folder:
+        draft = folder / "draft.nc"
         dataset.to_netcdf(draft, format="NETCDF4", engine="netcdf4", encoding=encoding)
         atomic_write_bytes(path, draft.read_bytes())
+
+
+@contextmanager
+def _draft_folder(path: Path) -> Iterator[Path]:
+    """A locked folder beside `path`; those of processes that were killed are cleared."""
+    for leftover in path.parent.glob(f".{path.name}.draft-*"):
+        descriptor = lock_existing(leftover)  # None: its process lives
+        if descriptor is not None:
+            shutil.rmtree(leftover)
+            os.close(descriptor)
+    descriptor = None
+    while descriptor is None:  # another process may take it for a leftover before it is locked
+        folder = path.parent / f".{path.name}.draft-{secrets.token_hex(4)}"
+        folder.mkdir()
+        descriptor = lock_existing(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        os.close(descriptor)
 
 
 def _require(name: str, condition: bool, expected: str, found: object) -> None:
@@ -80,9 +105,7 @@ def elevation_of_cells(z: xr.DataArray, grid: Grid) -> np.ndarray:
         The corners of the cells are not points of the raster.
     """
     found = {}
-    for name, axis in (("lat", grid.lat), ("lon", grid.lon)):
-        half = (axis[1] - axis[0]) / 2
-        edges = np.concatenate([axis - half, [axis[-1] + half]])
+    for name, edges in zip(("lat", "lon"), grid.edges(), strict=True):
         places = np.abs(z[name].values[None, :] - edges[:, None])
         worst = places.min(1).max()
         _require(
@@ -241,12 +264,15 @@ def read_static(manifest: Manifest) -> xr.Dataset:
         np.allclose(data[name].values, axis, atol=1e-6)
         for name, axis in (("lat", grid.lat), ("lon", grid.lon))
     )
-    _require(
-        f"{manifest.path('static').name}",
-        same,
-        f"the cells of grid {grid.name}",
-        f"{data['elevation'].shape} cells, other centres",
-    )
+    if not same:
+        raise DataError(
+            explain(
+                f"{manifest.path('static').name} holds the static fields of another grid",
+                expected=f"the {grid.shape} cells of grid {grid.name}",
+                found=f"{data['elevation'].shape} cells, other centres",
+                remedy=f"pack it for {grid.name}, or name its own grid in the manifest",
+            )
+        )
     return data
 
 

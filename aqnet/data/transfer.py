@@ -137,7 +137,12 @@ class PooledSamples(Dataset):
             shapes[name], start, used = shape, used, used + math.prod(shape)
             return memory[start:used].view(shape)
 
-        return _Shipment(self.samples.batch(numbers, new), self.pool.key, slot, shapes)
+        try:
+            batch = self.samples.batch(numbers, new)
+        except BaseException:
+            self.pool.state[slot] = FREE  # nobody will receive it
+            raise
+        return _Shipment(batch, self.pool.key, slot, shapes)
 
     def _claim(self, worker: int) -> int | None:
         if self._process != os.getpid():  # the first batch of this worker

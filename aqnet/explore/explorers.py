@@ -75,11 +75,16 @@ def explore_footprint(
     place, (lat, lon) = place_choice(world), _position(world, patch)
     when = TimeControl(world, time, "hour ending")
 
-    def go(change: object) -> None:
-        here = world.places[place.value]
-        lat.value, lon.value = here.lat, here.lon
+    gone_to: list[int] = []
+
+    def go() -> None:
+        if gone_to != [place.value]:
+            gone_to[:] = [place.value]
+            here = world.places[place.value]
+            lat.value, lon.value = here.lat, here.lon
 
     def update() -> None:
+        go()  # here, where a change of controls does not draw again
         if of.value not in made:
             made[of.value] = footprints_of_run(open_(of.value))
         found = made[of.value]
@@ -89,8 +94,6 @@ def explore_footprint(
         lead.layout.display = None if found.lead_times_h else "none"
         view.update(found, when.hour, (lat.value, lon.value), part.value, head.value, lead.value)
 
-    go(None)
-    place.observe(go, names="value")
     return Explorer(view, [[of, part, head, lead], [place, lat, lon], [when]], update)
 
 

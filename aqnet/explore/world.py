@@ -232,7 +232,8 @@ def open_world(manifest: str | Path, folder: str | Path | None = None) -> World:
         Name in `data_manifests`, or a YAML file.
     folder : path, optional
         The store (stations), or the folder of the yearly stores (fields; those that are there are
-        read). Default: the usual place in the data folder.
+        read). Default: the usual place in the data folder. Forecasts of runs need all years of the
+        manifest: with some alone maps work, and `open_forecast` of a run is a CoverageError.
 
     Raises
     ------

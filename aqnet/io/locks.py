@@ -2,6 +2,10 @@
 
 A process number would not do: it is reused, and it means nothing on another host or in another
 container of the same file system.
+
+Over NFS the kernel turns these locks into locks of the server, and an exclusive one needs a file
+that is open for writing (flock(2)). A folder cannot be opened so: there its lock may be refused, or
+hold on this host alone. Do not rely on two hosts seeing each other's folders as locked.
 """
 
 from __future__ import annotations
@@ -47,10 +51,18 @@ def _is_open_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+def _open(path: Path) -> int:
+    """Open for writing, as NFS wants it for a lock, where that can be."""
+    try:
+        return os.open(path, os.O_RDWR)
+    except (IsADirectoryError, PermissionError):  # a folder, or what another user has left
+        return os.open(path, os.O_RDONLY)
+
+
 def lock_existing(path: Path) -> int | None:
     """Open and lock `path`; None if another process holds it or it is gone."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = _open(path)
     except FileNotFoundError:
         return None
     mine = False

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aqnet.jobs.runs import Failure, RunFolder
+from aqnet.jobs.runs.attempts import this_job
 
 __all__ = ["main", "note_end"]
 
@@ -47,12 +48,14 @@ def note_end(run: RunFolder, code: int, log: str) -> str:
     log : str
         What the start has written.
     """
-    record = run.record
-    if record.status in ("complete", "interrupted"):
+    record, attempts = run.record, run.attempts
+    # of an earlier start, if this one ended before it could begin an attempt
+    own = bool(attempts) and (attempts[-1].job, attempts[-1].restart) == this_job()
+    if record.status == "complete" or (own and record.status == "interrupted"):
         return record.status
     first = _TASK.search(log)
     killed = first is not None and not first[2].startswith(_OWN)
-    told = record.error if record.status == "failed" else None
+    told = record.error if own and record.status == "failed" else None
     if told is not None and not killed:
         return told.message
     reason = first[1] if killed else _unsaid(code, log)

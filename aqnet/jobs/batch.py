@@ -45,6 +45,33 @@ def _places(job: Job) -> list[str]:
     ]
 
 
+def _interpreter(job: Job) -> str:
+    """Words of the interpreter, in its container if there is one, as an array of the shell."""
+    container = []
+    if job.profile.container is not None:
+        image = job.profile.container.image.value
+        container = [*job.profile.container.command.value, "--bind", _binds(job), image]
+    return f"python=({shlex.join([*container, job.python])})"
+
+
+def _note_early_end(job: Job) -> list[str]:
+    """Have run.json say why a job ended before it came to its run, such as at a digest."""
+    note = note_end("$status")
+    return [
+        _interpreter(job),
+        "code=  # of the run; empty until it begins",
+        "note_early_end() {",
+        "    local status=$?",
+        "    set +e",
+        '    if [ -z "$code" ] && [ "$status" -ne 0 ]; then',
+        f'        AQNET_ROOT="$staged" PYTHONPATH="$staged" PYTHONNOUSERSITE=1 {note}',
+        "    fi",
+        '    exit "$status"',
+        "}",
+        "trap note_early_end EXIT",
+    ]
+
+
 def _begin(job: Job) -> list[str]:
     code, checks = '"$run"', []
     if job.array is not None:
@@ -56,6 +83,7 @@ def _begin(job: Job) -> list[str]:
         *_places(job),
         'log="$run/logs/job-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}.log"',
         'exec >>"$log" 2>&1',
+        *_note_early_end(job),
         'echo "job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST, '
         '$(date --utc +%FT%TZ)"',
         "# what was staged is what runs",
@@ -113,10 +141,6 @@ def _each(job: Job) -> str:
 
 def _launch(job: Job) -> list[str]:
     profile, size = job.profile, job.size
-    container = []
-    if profile.container is not None:
-        image = profile.container.image.value
-        container = [*profile.container.command.value, "--bind", _binds(job), image]
     options = [
         ("", f"--cpus-per-task={profile.cpus_per_task.value}"),
         ("the first process goes on alone at the end of a training; sites may set a limit",
@@ -130,7 +154,6 @@ def _launch(job: Job) -> list[str]:
     srun = shlex.join(option for _, option in options)
     return [
         *why,
-        f"python=({shlex.join([*container, job.python])})",
         f'each() {{ srun {srun} bash -c {shlex.quote(_each(job))} each "$@"; }}',
         "# byte code once, by the interpreter that uses it, not by every process",
         '"${python[@]}" -m compileall -q "$staged/aqnet"',

@@ -7,6 +7,7 @@ import textwrap
 
 from aqnet.errors import ParameterError, explain
 from aqnet.jobs.job import Job
+from aqnet.jobs.scale import stop_margin
 
 __all__ = ["comment", "directive_lines", "flags"]
 
@@ -67,7 +68,7 @@ def _directives(job: Job) -> list[tuple[str, str]]:
         use = f"{limits.use}; limits as of {limits.dated}" if limits else ""
         found.append((use, f"--partition={size.partition}"))
     found += _resources(job)
-    stop = min(profile.stop_seconds.value, size.seconds // 3)
+    stop = stop_margin(profile, size)
     goes_on = profile.continue_by.value == "requeue" and not size.rehearsal
     output = str(job.run / "logs").replace("%", "%%")
     output += "/slurm-%j.out" if job.array is None else "/slurm-%A_%a.out"

@@ -14,6 +14,7 @@ from aqnet.data.order import seeded_order
 from aqnet.jobs.checks import Check
 from aqnet.jobs.job import Job
 from aqnet.jobs.prediction import Prediction
+from aqnet.jobs.scale import stop_margin
 from aqnet.model.bench_machine import resident_bytes
 from aqnet.training.config import TrainingConfig
 from aqnet.training.cost import Work
@@ -63,7 +64,9 @@ def check_host(reading: Reading, work: Work, training: TrainingConfig, job: Job)
     ahead = readers * _AHEAD * training.batch_size * work.sample_bytes
     each = (1 + readers) * reading.resident + ahead
     if job.profile.accelerator.value == "cpu":
-        each += work.memory_bytes(training.batch_size, training.precision)
+        each += work.memory_bytes(
+            training.batch_size, training.precision, training.activation_checkpointing
+        )
     text = (
         f"{tasks * each / _GB:.3g} GB a node: {tasks} ranks, each with {readers} readers of "
         f"{reading.resident / _GB:.3g} GB and {ahead / _GB:.3g} GB of batches; and what is in /tmp "
@@ -163,8 +166,7 @@ def check_time(predicted: Prediction, plan: Plan, job: Job) -> Check:
     profile, size = job.profile, job.size
     goes_on = job.resumable and not size.rehearsal and profile.continue_by.value != "nothing"
     allowed = 1 + (profile.continuations.value if goes_on else 0)
-    stop = min(profile.stop_seconds.value, size.seconds // 3)  # as in the job script
-    usable = size.seconds - stop - predicted.first_update_s
+    usable = size.seconds - stop_margin(profile, size) - predicted.first_update_s
     text = (
         f"step {predicted.step_s:.3g} s (efficiency {predicted.efficiency:.2f}), epoch "
         f"{predicted.epoch_s / 3600:.3g} h, {plan.steps} steps {predicted.hours:.3g} h"

@@ -102,7 +102,8 @@ def close_run(
     RunError or None
         What to raise.
     """
-    if received:
+    # without an error it came after the last cell: the run is whole
+    if received and error is not None:
         return _interrupted(run, label, received[0])
     if error is not None:
         return _failed(run, label, notebook, error)

@@ -17,6 +17,7 @@ from aqnet.jobs.sweeps.folder import Sweep
 from aqnet.jobs.sweeps.points import Point
 from aqnet.jobs.sweeps.queue import read_queue
 from aqnet.jobs.sweeps.records import PointState
+from aqnet.training.experiment import EXPERIMENT_PRESETS
 from aqnet.verification.contrasts.estimates import Contrast
 from aqnet.verification.contrasts.runs import Evaluations, Label, read_evaluations
 
@@ -144,7 +145,8 @@ def _collected(
 
 def _manifest(point: Point) -> str:
     """Name of the data of a point: a manifest by name or file, or that of its preset."""
-    given = point.parameters.get("manifest") or point.parameters.get("preset") or ""
+    preset = EXPERIMENT_PRESETS.get(str(point.parameters.get("preset")))
+    given = point.parameters.get("manifest") or (preset.manifest if preset else "")
     return Path(str(given)).stem
 
 

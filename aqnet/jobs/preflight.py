@@ -45,7 +45,7 @@ from aqnet.training.experiment import Experiment
 from aqnet.training.folder import AUTO, read_last
 from aqnet.training.parent import take_weights
 from aqnet.training.problem import Problem, open_problem, orders_of, ridge_of
-from aqnet.training.schedule import Plan, describe_plan
+from aqnet.training.schedule import Plan, describe_plan, judged_samples
 from aqnet.training.state import check_same_run
 
 __all__ = ["check_queue", "preflight", "refuse_hopeless"]
@@ -85,7 +85,8 @@ def preflight(submission: Submission, samples: int = 100) -> Iterator[Check]:
     reading = read_samples(problem.train, chosen.training.batch_size, samples)
     yield check_host(reading, work, chosen.training, job)
     left = replace(plan, steps=plan.steps - done)
-    yield from _predicted(work, reading, chosen, left, len(problem.validation), job)
+    judged = judged_samples(chosen.training, len(problem.validation))
+    yield from _predicted(work, reading, chosen, left, judged, job)
 
 
 def _predicted(

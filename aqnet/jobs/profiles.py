@@ -19,7 +19,7 @@ from aqnet.config import Config, load_yaml
 from aqnet.errors import ParameterError, did_you_mean, explain
 from aqnet.io import repository_root
 from aqnet.jobs.machine import Machine
-from aqnet.jobs.settings import Asked, Count, Positive, Required, Setting, Text
+from aqnet.jobs.settings import Asked, Count, Positive, Required, Setting, Text, Word
 
 __all__ = [
     "GIVEN",
@@ -46,7 +46,8 @@ class Partition(Config):
     ----------
     name : str
     max_nodes, max_hours, max_jobs : int or None
-        Of one job; running and waiting jobs of a user. None: not documented.
+        Of one job; running and waiting jobs of a user, which is shown and not checked: how many
+        there are is for SLURM to say. None: not documented.
     whole_nodes : bool
         Nodes are never shared, so a job gets and pays for all of each.
     use : str
@@ -56,7 +57,7 @@ class Partition(Config):
         Latest day on which the source is known to have said this.
     """
 
-    name: Text
+    name: Word
     max_nodes: Count | None
     max_hours: Count | None
     max_jobs: Count | None
@@ -70,7 +71,7 @@ class Container(Config):
     """How a command is run inside the image: `command`, binds, image, then the command itself."""
 
     image: Asked[Text]  # path of the image
-    command: Setting[tuple[Text, ...]]  # that runs it, before its binds
+    command: Setting[tuple[Word, ...]]  # that runs it, before its binds
 
 
 class Profile(Config):
@@ -79,15 +80,15 @@ class Profile(Config):
     `gpu` is what this cluster calls one GPU; a job has one process for each.
     """
 
-    name: Text  # as `--profile` finds it
+    name: Word  # as `--profile` finds it
     title: Text  # the cluster, in one line
     gpu: Text  # what this cluster calls one GPU
     accelerator: Setting[Literal["cpu", "cuda"]]  # device of torch, given to the notebook
-    account: Asked[Text | None]  # project to bill
-    partitions: tuple[Partition, ...] = ()  # documented limits, checked before SLURM is asked
-    partition: Asked[Text | None]  # where jobs go
-    small_partition: Setting[Text | None]  # for jobs of less than a node
-    rehearsal_partition: Setting[Text | None]  # of rehearsals; null: that of other jobs
+    account: Asked[Word | None]  # project to bill
+    partitions: tuple[Partition, ...] = ()  # documented limits; all but max_jobs are checked
+    partition: Asked[Word | None]  # where jobs go
+    small_partition: Setting[Word | None]  # for jobs of less than a node
+    rehearsal_partition: Setting[Word | None]  # of rehearsals; null: that of other jobs
     time: Asked[Duration]  # limit of a job, hours:minutes:seconds
     stop_seconds: Setting[Count]  # SIGUSR1 so long before the limit, for a checkpoint [s]
     # how a run goes on after the limit
@@ -106,11 +107,11 @@ class Profile(Config):
     directives: dict[Option, Setting[str | int | bool]]  # more options of sbatch
     srun: dict[Option, Setting[str | int | bool]]  # more options of srun
     unset: dict[Variable, Setting[None]]  # variables to remove
-    commands: Setting[tuple[tuple[Text, ...], ...]]  # before the run
+    commands: Setting[tuple[tuple[Word, ...], ...]]  # before the run
     environment: dict[Variable, Setting[str]]  # variables to set
     folders: Setting[tuple[str, ...]]  # to make; {job} is the number of the job
     container: Container | None = None  # image and command; null: none
-    python: Setting[Text | None]  # interpreter; null: the one that submits
+    python: Setting[Word | None]  # interpreter; null: the one that submits
     machine: Machine | None = None  # stated figures, for predictions; null: not known
 
     @model_validator(mode="after")

@@ -19,8 +19,7 @@ def rehearsal_checks(job: Job) -> list[str]:
     """Lines of the job script of a rehearsal; none of another job."""
     if not job.size.rehearsal:
         return []
-    checks = [*_check_binding(job), *_check_network(job)]
-    return [f'fail() {{ {note_end("$1")}; exit "$1"; }}', *checks] if checks else []
+    return [*_check_binding(job), *_check_network(job)]
 
 
 def _check_binding(job: Job) -> list[str]:
@@ -29,7 +28,7 @@ def _check_binding(job: Job) -> list[str]:
     words = ["aqnet.jobs.binding", *map(str, job.profile.gpu_numa.value)]
     return [
         "# cores and GPU of each process on one NUMA node, and all GPUs to be seen",
-        f'each "${{python[@]}}" -m {" ".join(words)} || fail $?',
+        f'each "${{python[@]}}" -m {" ".join(words)} || exit $?',
     ]
 
 
@@ -45,13 +44,13 @@ def _check_network(job: Job) -> list[str]:
     if stated is not None:
         words += ["--stated-gb-s", f"{stated:g}"]
     lines = ["# all-reduces of the gradients' size; names a slow node",
-             f'each "${{python[@]}}" -m {shlex.join(words)} || fail $?']  # fmt: skip
+             f'each "${{python[@]}}" -m {shlex.join(words)} || exit $?']  # fmt: skip
     if profile.fabric.value and size.nodes > 1:
         lines += [
             *comment(profile.fabric.reason),
             f'if ! grep -Eq {shlex.quote(profile.fabric.value)} "$log"; then',
             '    echo "error: the fast network was not found; this was sockets"',
-            "    fail 1",
+            "    exit 1",
             "fi",
         ]
     return lines

@@ -16,6 +16,7 @@ from aqnet.training.schedule import Plan, describe_plan
 
 __all__ = [
     "REHEARSAL_STEPS",
+    "REHEARSAL_VALIDATION",
     "SCALES",
     "Scale",
     "Size",
@@ -24,10 +25,14 @@ __all__ = [
     "samples_in",
     "scaled",
     "size_of",
+    "stop_margin",
 ]
 
 REHEARSAL_NODES, REHEARSAL_SECONDS = 2, 15 * 60
 REHEARSAL_STEPS = 20  # optimiser steps: a job that ends by itself, with a validation
+# Judged before the first step and after the last: enough for each of 16 processes to see several
+# batches. The whole split on so few would take most of the 15 minutes, which nobody predicts.
+REHEARSAL_VALIDATION = 256
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,11 @@ def size_of(profile: Profile, gpus: int, rehearsal: bool = False) -> Size:
     return size
 
 
+def stop_margin(profile: Profile, size: Size) -> int:
+    """Seconds before the limit at which SLURM asks a job to stop; a third of a short job."""
+    return min(profile.stop_seconds.value, size.seconds // 3)
+
+
 # ---- what a size means for the training notebook
 
 
@@ -172,7 +182,7 @@ def scaled(
     -------
     dict
         `accelerator`; for fields on a preset number of GPUs `batch_size` and `effective_batch`;
-        in a rehearsal the same passes on fewer processes, and few steps.
+        in a rehearsal the same passes on fewer processes, few steps, and few samples to judge.
     """
     found: dict[str, Value] = {}
     if "accelerator" in values and values["accelerator"] is None:
@@ -202,6 +212,8 @@ def _rehearsed(chosen: Experiment, values: Mapping, gpus: int, size: Size) -> di
         found["max_steps"] = REHEARSAL_STEPS
         if values.get("warmup_steps") is not None:
             found["warmup_steps"] = REHEARSAL_STEPS // 10
+    if "max_validation_samples" in values and values["max_validation_samples"] is None:
+        found["max_validation_samples"] = REHEARSAL_VALIDATION
     return found
 
 

@@ -8,10 +8,11 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 
 from aqnet.config import Config
 
-__all__ = ["Asked", "Count", "Positive", "Required", "Setting", "Share", "Text"]
+__all__ = ["Asked", "Count", "Positive", "Required", "Setting", "Share", "Text", "Word"]
 
 T = TypeVar("T")
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]  # a name: `p1`, `ml`
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]

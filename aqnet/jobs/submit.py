@@ -11,7 +11,8 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -146,5 +147,19 @@ def submit(submission: Submission) -> list[str]:
     numbers = [_send(submission)]
     if then is not None and submission.job.follow_up is None:
         after = f"--dependency=afterok:{numbers[0]}"
-        numbers.append(_send(then, after, "--kill-on-invalid-dep=yes"))
+        with _told(numbers[0], submission):
+            numbers.append(_send(then, after, "--kill-on-invalid-dep=yes"))
     return numbers
+
+
+@contextmanager
+def _told(number: str, submission: Submission) -> Iterator[None]:
+    """Name the job that is queued already, if the one after it is not taken."""
+    try:
+        yield
+    except RunError as error:
+        raise RunError(explain(
+            "the training was submitted, its evaluation was not", expected="two jobs",
+            found=f"job {number} alone, which stays queued, of {submission.job.run}; then {error}",
+            remedy=f"evaluate by hand when it has ended, or take it back: scancel {number}",
+        )) from error  # fmt: skip

@@ -84,7 +84,8 @@ def job_of(run: RunFolder) -> str | None:
     found += [path.name.split("-")[1] for path in run.path.glob("logs/job-*.log")]
     log = _newest_log(run)
     found += _RESUBMITTED.findall(_tail(log)) if log else []
-    return max(found, key=int, default=None)
+    # of an element of an array (123_4) the number of the array goes first
+    return max(found, key=lambda text: tuple(map(int, text.split("_"))), default=None)
 
 
 # ---- lines

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def write_arrays(
     path : path
         Usually NAME.safetensors; an existing file is replaced.
     kind : str
-        What it is, by the command group that builds it: "terrain", "scan".
+        What it is, by the command group that builds it: "terrain", "wind-scan".
     version : int
         Of the algorithm and of the layout; a reader refuses others.
     spec : dict
@@ -91,7 +92,7 @@ def read_arrays(
     version: int,
     spec: dict | None = None,
     *,
-    command: str | None = None,
+    command: Callable[[], str] | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Read arrays and check every byte of them.
 
@@ -102,8 +103,8 @@ def read_arrays(
         What the file must be.
     spec : dict, optional
         What it must have been computed from; None takes any.
-    command : str, optional
-        What builds the file, for messages; `aqnet KIND build` by default.
+    command : callable, optional
+        Gives what builds the file; called for a message alone. By default `aqnet KIND build`.
 
     Returns
     -------
@@ -116,9 +117,13 @@ def read_arrays(
         Missing; unreadable; cut short or otherwise not such a file; another kind, version or spec;
         or its content is not the content that was written.
     """
-    path, remedy = Path(path), f"build it with `{command or f'aqnet {kind} build'}`"
+    path = Path(path)
+
+    def remedy() -> str:
+        return f"build it with `{command() if command else f'aqnet {kind} build'}`"
+
     if not path.is_file():
-        raise _error(path, "is missing", f"a file of kind {kind!r}", "no such file", remedy)
+        raise _error(path, "is missing", f"a file of kind {kind!r}", "no such file", remedy())
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -133,13 +138,13 @@ def read_arrays(
             "is not a whole file of arrays",
             "the bytes that were written",
             f"{len(data)} bytes; {error}",
-            remedy,
+            remedy(),
         ) from error
     _check_header(path, header, kind, version, spec, remedy)
     digest = array_digest(kind, version, header["spec"], arrays)
     if digest != header["content_sha256"]:
         expected, found = f"content {header['content_sha256'][:16]}...", f"{digest[:16]}..."
-        raise _error(path, "is damaged", expected, found, remedy)
+        raise _error(path, "is damaged", expected, found, remedy())
     return header["spec"], arrays
 
 
@@ -157,12 +162,17 @@ def _header(data: bytes) -> dict:
 
 
 def _check_header(
-    path: Path, header: dict, kind: str, version: int, spec: dict | None, remedy: str
+    path: Path,
+    header: dict,
+    kind: str,
+    version: int,
+    spec: dict | None,
+    remedy: Callable[[], str],
 ) -> None:
     if header["kind"] != kind:
-        raise _error(path, "is something else", f"kind {kind!r}", repr(header["kind"]), remedy)
+        raise _error(path, "is something else", f"kind {kind!r}", repr(header["kind"]), remedy())
     if header["version"] != version:
-        raise _error(path, "has another version", version, header["version"], remedy)
+        raise _error(path, "has another version", version, header["version"], remedy())
     if spec is None:
         return
     wanted, found = json.loads(_canonical(spec)), header["spec"]
@@ -173,7 +183,7 @@ def _check_header(
             f"was computed from something else ({', '.join(names)})",
             {n: wanted.get(n, "nothing") for n in names},
             {n: found.get(n, "nothing") for n in names},
-            remedy,
+            remedy(),
         )
 
 

@@ -9,16 +9,15 @@ from pydantic import Field, model_validator
 
 from aqnet.config import Config
 from aqnet.model.physics_attention import COMPUTED_BY, PhysicsConfig
-from aqnet.variables import INPUTS, TARGETS
+from aqnet.variables import INPUTS, MAX_LEAD_TIME_H, TARGETS
 
-__all__ = ["MAX_LEAD_TIME_H", "ModelConfig", "ScanConfig"]
-
-MAX_LEAD_TIME_H = 120  # h
+__all__ = ["ModelConfig", "ScanConfig"]
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 LeadTime = Annotated[int, Field(ge=1, le=MAX_LEAD_TIME_H)]
 HourBack = Annotated[int, Field(ge=0)]
+BlockIndex = Annotated[int, Field(ge=0)]
 
 
 def _require(fits: bool, problem: str) -> None:
@@ -41,6 +40,11 @@ class ScanConfig(Config):
     def used(self) -> bool:
         """Whether anything depends on the order of the tokens."""
         return self.rank_embedding or self.window > 0
+
+    @property
+    def needs_orders(self) -> bool:
+        """Whether the orders along the wind are read: windows along the rows do without them."""
+        return self.mode == "legacy" or (self.mode != "none" and self.used)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -88,7 +92,7 @@ class ModelConfig(Config):
     dropout: Share = 0.0
     drop_path: Share = 0.0  # of the last block, rising linearly from 0 in the first
     physics: PhysicsConfig | None = None  # None: plain attention
-    physics_blocks: Literal["all", "first_block_only"] | tuple[HourBack, ...] = "all"
+    physics_blocks: Literal["all", "first_block_only"] | tuple[BlockIndex, ...] = "all"
     scan: ScanConfig = ScanConfig()  # order of the tokens along the wind
     decoder_depth: Annotated[int, Field(ge=0)] = 0  # Linear + GELU layers before the output
     persistence: bool = False  # forecast = learned share of the present + what is decoded

@@ -14,7 +14,7 @@ from aqnet.model.attention import ModelError, TokenDomain
 from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.model.ridge import RIDGE_VERSION, RidgeFactors
 from aqnet.model.scan import WindScan, effective_scan_mode
-from aqnet.model.scan_cache import header_of
+from aqnet.model.scan_cache import RANKS, SCAN_KIND, header_of, scan_options, with_margin
 from aqnet.model.scan_orders import ALGORITHM_VERSION, ScanOrders
 from aqnet.variables import STATIC
 
@@ -77,11 +77,7 @@ class Domain:
         active = self.grid.active_patches(self.mask, config.patch)
         if config.tokens == "full":
             return np.ones_like(active)
-        if not config.active_margin:
-            return active
-        from scipy.ndimage import binary_dilation  # the usual margin of 0 does without
-
-        return binary_dilation(active, np.ones((3, 3), bool), config.active_margin)
+        return with_margin(active, config.active_margin)
 
     def digests(self) -> dict[str, str | None]:
         """SHA-256 of grid, mask, scan orders and ridge factors, under the names of `Identity`."""
@@ -99,9 +95,8 @@ def _refuse(problem: str, expected: object, found: object, remedy: str | None = 
 
 
 def _digest_of_scan(orders: ScanOrders) -> str:
-    names = ("region", "region_rank", "local_rank", "domain_rank", "lane_rank")
-    arrays = {name: getattr(orders, name) for name in names}
-    return array_digest("wind-scan", ALGORITHM_VERSION, header_of(orders.spec), arrays)
+    arrays = {name: getattr(orders, name) for name in RANKS}
+    return array_digest(SCAN_KIND, ALGORITHM_VERSION, header_of(orders.spec), arrays)
 
 
 def _digest_of_ridge(ridge: RidgeFactors) -> str:
@@ -179,7 +174,7 @@ def wind_scan(config: ModelConfig, domain: Domain) -> WindScan | None:
             f"scan mode {mode!r} needs the orders of the tokens",
             "Domain(..., orders=...)",
             "none",
-            "build them with `aqnet wind-scan build` and load them, or set scan.mode to 'none'",
+            f"{_how_to_build(config, domain)} and load them, or set scan.mode to 'none'",
         )
     _require_orders(config, domain)
     return WindScan(domain.orders, mode, scan.calm_m_s)
@@ -204,8 +199,18 @@ def _require_orders(config: ModelConfig, domain: Domain) -> None:
             "the scan orders are not those of this configuration",
             ", ".join(f"{name} = {asked[name]}" for name in other),
             ", ".join(f"{name} = {have[name]}" for name in other),
-            "build them with `aqnet wind-scan build` for this grid and configuration",
+            _how_to_build(config, domain),
         )
+
+
+def _how_to_build(config: ModelConfig, domain: Domain) -> str:
+    """What builds the orders of a configuration; its tokens follow the mask of the stores."""
+    scan, which = config.scan, f"--manifest NAME --margin {config.active_margin}"
+    if config.tokens == "full":
+        which = f"--grid {domain.grid.name} --active all"
+    sizes = scan_options(config.patch, scan.regions, scan.sectors, scan.lane_patches)
+    note = "" if config.tokens == "full" else " (NAME: the manifest of the stores)"
+    return f"build them with `aqnet wind-scan build {which} {sizes}`{note}"
 
 
 def _numbers(patch: int, scan: ScanConfig) -> dict:

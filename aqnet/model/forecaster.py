@@ -99,7 +99,7 @@ class ForecasterInputs(nn.Module):
 # %% ../../nbs/34_forecaster.ipynb #f31c2a01
 def check_config(config: ModelConfig) -> None:
     """Refuse, by a ModelError, what only the forecaster of fields does."""
-    wanted = {"lead_mode": "all", "history_h": (0,), "optional_inputs": ()}
+    wanted = {"lead_mode": "all", "history_h": (0,), "optional_inputs": (), "persistence": False}
     other = {n: getattr(config, n) for n, v in wanted.items() if getattr(config, n) != v}
     if other:
         raise ModelError(explain(

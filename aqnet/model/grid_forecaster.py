@@ -19,12 +19,12 @@ from ..data.climatology import DAYS_PER_YEAR
 from ..errors import explain
 from .aggregation import require_true
 from .attention import ModelError
-from .config import MAX_LEAD_TIME_H, ModelConfig
+from .config import ModelConfig
 from .domain import Domain
 from .forecast_model import LossTerms, masked_terms
 from .model_arrays import model_arrays, model_parts, required, text_array, text_of
 from .network import FieldTransformer
-from ..variables import DYNAMIC, STATIC
+from ..variables import DYNAMIC, MAX_LEAD_TIME_H, STATIC
 
 # %% auto #0
 __all__ = ['device_calendar', 'check_config', 'GridForecaster']

@@ -16,10 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ..data.climatology import CALENDAR
 from .attention import PhysicalContext, PlainAttention, SelfAttention, WindowedAttention
-from .config import MAX_LEAD_TIME_H, ModelConfig
+from .config import ModelConfig
 from .physics_attention import PhysicsAttention
 from .scan import Scan
-from ..variables import TARGETS
+from ..variables import MAX_LEAD_TIME_H, TARGETS
 
 # %% auto #0
 __all__ = ['RANK_WAVES', 'LEAD_WAVES', 'FILM_WIDTH', 'take_cells', 'place_cells', 'patch_wind', 'sincos_position',

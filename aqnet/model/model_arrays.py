@@ -12,11 +12,10 @@ from aqnet.grid import Grid, GridError
 from aqnet.model.attention import ModelError
 from aqnet.model.domain import Domain
 from aqnet.model.ridge import RidgeFactors
+from aqnet.model.scan_cache import RANKS
 from aqnet.model.scan_orders import ScanOrders, scan_spec
 
 __all__ = ["model_arrays", "model_parts", "required", "text_array", "text_of"]
-
-_RANKS = ("region", "region_rank", "local_rank", "domain_rank", "lane_rank")
 
 
 def model_arrays(domain: Domain, normaliser: Normaliser) -> dict[str, np.ndarray]:
@@ -101,13 +100,13 @@ def _scan_arrays(orders: ScanOrders) -> dict[str, np.ndarray]:
     # the orders themselves: another version of `build_orders` may give others
     spec = orders.spec
     numbers = np.array([spec.patch_size, *spec.regions, spec.sectors, spec.lane_patches])
-    ranks = {f"scan.{name}": getattr(orders, name).astype(np.int32) for name in _RANKS}
+    ranks = {f"scan.{name}": getattr(orders, name).astype(np.int32) for name in RANKS}
     return {"scan.spec": numbers, "scan.active": spec.active, **ranks}
 
 
 def _orders_of(grid: Grid, a: dict[str, np.ndarray]) -> ScanOrders:
     patch, rows, columns, sectors, lane = a["scan.spec"].tolist()
     spec = scan_spec(grid, patch, (rows, columns), sectors, lane, a["scan.active"].astype(bool))
-    ranks = {name: a[f"scan.{name}"] for name in _RANKS}
+    ranks = {name: a[f"scan.{name}"] for name in RANKS}
     small = {n: v.astype(np.min_scalar_type(int(v.max()))) for n, v in ranks.items()}
     return ScanOrders(spec, **small)

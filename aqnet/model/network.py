@@ -16,14 +16,14 @@ from ..data.climatology import CALENDAR
 from ..errors import explain
 from .aggregation import VariableTokens, require_true
 from .attention import ModelError, PhysicalContext
-from .config import MAX_LEAD_TIME_H, ModelConfig
+from .config import ModelConfig
 from .domain import Domain, cells_of, token_domain, wind_scan
 from .layers import (
     Block, LeadDecoder, LeadEmbedding, Persistence, RankEmbedding, patch_wind, place_cells,
     sincos_position, take_cells)
 from .paths import WindField
 from .scan import Scan
-from ..variables import TARGETS
+from ..variables import MAX_LEAD_TIME_H, TARGETS
 
 # %% auto #0
 __all__ = ['FieldTransformer']

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -240,16 +241,19 @@ def save_ridge(path: str | Path, spec: RidgeSpec) -> RidgeFactors:
 def load_ridge(path: str | Path, spec: RidgeSpec | None = None) -> RidgeFactors:
     """Read factors; CacheError unless the file is whole and of this specification (if given)."""
     wanted = None if spec is None else spec.header
-    header, arrays = read_arrays(path, _KIND, RIDGE_VERSION, wanted, command=_command(spec))
+    header, arrays = read_arrays(path, _KIND, RIDGE_VERSION, wanted,
+                                  command=lambda: _command(path, spec))
     errors = dict(zip(ERROR_NAMES, arrays["errors"].tolist(), strict=True))
     return RidgeFactors(arrays["left"], arrays["right"], errors, header)
 
 
-def _command(spec: RidgeSpec | None) -> str:
+def _command(path: str | Path, spec: RidgeSpec | None) -> str:
     if spec is None:
         return "aqnet terrain build"
-    real = f"aqnet terrain build --grid {spec.grid} --patch-size {spec.patch} --rank {spec.rank}"
-    return f"{real}`, or for the terrain of stores `aqnet terrain build --manifest NAME --file FILE"
+    how = (f"--patch-size {spec.patch} --rank {spec.rank} --near-power {spec.near_power:g} "
+           f"--sweeps {spec.sweeps} --file {shlex.quote(str(path))}")
+    real = f"aqnet terrain build --grid {spec.grid} {how}"
+    return f"{real}`, or for the terrain of stores `aqnet terrain build --manifest NAME {how}"
 
 # %% ../../nbs/25_ridge.ipynb #9d4243fc
 def verify_ridge(path: str | Path, elevation: np.ndarray | None = None) -> RidgeFactors:
@@ -269,7 +273,7 @@ def verify_ridge(path: str | Path, elevation: np.ndarray | None = None) -> Ridge
     if not all(close):
         raise CacheError(explain(f"{path}: the factors are not those of the terrain",
                                  expected=factors.errors, found=found,
-                                 remedy=f"build it with `{_command(spec)}`"))
+                                 remedy=f"build it with `{_command(path, spec)}`"))
     return factors
 
 # %% ../../nbs/25_ridge.ipynb #9d4243fd

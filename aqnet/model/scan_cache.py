@@ -23,13 +23,17 @@ from aqnet.model.scan_orders import (
 )
 
 # %% auto #0
-__all__ = ['header_of', 'scan_path', 'save_scan', 'load_scan', 'read_scan', 'verify_scan']
+__all__ = ['SCAN_KIND', 'RANKS', 'header_of', 'scan_path', 'save_scan', 'with_margin', 'scan_options', 'load_scan', 'read_scan',
+           'verify_scan']
 
 # %% ../../nbs/21_scan_cache.ipynb #6e22722f
-__all__ = ["header_of", "load_scan", "read_scan", "save_scan", "scan_path", "verify_scan"]
+__all__ = ["RANKS", "SCAN_KIND", "header_of", "load_scan", "read_scan", "save_scan",
+           "scan_options", "scan_path", "verify_scan", "with_margin"]
 
 # %% ../../nbs/21_scan_cache.ipynb #c8decc3c
-_KIND = "wind-scan"
+SCAN_KIND = "wind-scan"
+RANKS = ("region", "region_rank", "local_rank", "domain_rank", "lane_rank")  # of `ScanOrders`
+_KIND, _ARRAYS = SCAN_KIND, RANKS  # as .ci/docs/docs_formats.py has them
 
 
 def header_of(spec: ScanSpec) -> dict:
@@ -64,16 +68,28 @@ def scan_path(spec: ScanSpec, folder: Path | None = None) -> Path:
     return Path(folder or data_root() / "wind_scan") / name
 
 # %% ../../nbs/21_scan_cache.ipynb #f027bc17
-_ARRAYS = ("region", "region_rank", "local_rank", "domain_rank", "lane_rank")
-
-
 def save_scan(path: str | Path, orders: ScanOrders) -> str:
     """Write orders, whole or not at all; returns the SHA-256 of specification and arrays.
 
     Raises `CacheError` if the folder cannot be written, `StorageFullError` if there is no room.
     """
-    arrays = {name: getattr(orders, name) for name in _ARRAYS}
-    return write_arrays(path, _KIND, ALGORITHM_VERSION, header_of(orders.spec), arrays)
+    arrays = {name: getattr(orders, name) for name in RANKS}
+    return write_arrays(path, SCAN_KIND, ALGORITHM_VERSION, header_of(orders.spec), arrays)
+
+# %% ../../nbs/21_scan_cache.ipynb #02074cce
+def with_margin(active: np.ndarray, margin: int) -> np.ndarray:
+    """Active patches (rows, columns) bool and all within `margin` patches of one."""
+    if not margin:
+        return active
+    from scipy.ndimage import binary_dilation  # the usual margin of 0 does without
+
+    return binary_dilation(active, np.ones((3, 3), bool), margin)
+
+
+def scan_options(patch: int, regions: tuple[int, int], sectors: int, lane_patches: int) -> str:
+    """Options of `aqnet wind-scan build` for the sizes of a specification."""
+    return (f"--patch-size {patch} --regions {regions[0]} {regions[1]} --sectors {sectors} "
+            f"--lane-patches {lane_patches}")
 
 # %% ../../nbs/21_scan_cache.ipynb #02074ccf
 def load_scan(path: str | Path, spec: ScanSpec) -> ScanOrders:
@@ -85,17 +101,34 @@ def load_scan(path: str | Path, spec: ScanSpec) -> ScanOrders:
         The file is missing (states the command), cut short, damaged, of another version, or made
         for something else (says what differs).
     """
-    _, arrays = read_arrays(path, _KIND, ALGORITHM_VERSION, header_of(spec),
-                            command=_command(path, spec))
+    _, arrays = read_arrays(path, SCAN_KIND, ALGORITHM_VERSION, header_of(spec),
+                            command=lambda: _command(path, spec))
     return ScanOrders(spec, **arrays)
 
 
+def _known_patches(spec: ScanSpec) -> str | None:
+    """Options that give the active patches: all, or those of China and a margin; else None."""
+    if spec.grid.name not in GRIDS or spec.active.all():
+        return "--active all" if spec.active.all() else None
+    from aqnet.data.geography import china_static  # brings xarray, which a training can spare
+
+    chosen = spec.grid.active_patches(china_static(spec.grid)["mask"].values, spec.patch_size)
+    for margin in range(max(chosen.shape)):
+        wider = with_margin(chosen, margin)
+        if np.array_equal(wider, spec.active):
+            return f"--active china --margin {margin}"
+        if (wider & ~spec.active).any():
+            break
+    return None
+
+
 def _command(path: str | Path, spec: ScanSpec) -> str:
-    """Command that builds the file; fewer active patches than all are taken to be China's."""
-    rows, cols = spec.regions
-    return (f"aqnet wind-scan build --grid {spec.grid.name} --patch-size {spec.patch_size} "
-            f"--regions {rows} {cols} --sectors {spec.sectors} --lane-patches {spec.lane_patches} "
-            f"--active {'all' if spec.active.all() else 'china'} --out {shlex.quote(str(path))}")
+    """Command that builds the file; the manifest of stores is the user's to name."""
+    numbers = scan_options(spec.patch_size, spec.regions, spec.sectors, spec.lane_patches)
+    patches, out = _known_patches(spec), f"--out {shlex.quote(str(path))}"
+    if patches is not None:
+        return f"aqnet wind-scan build --grid {spec.grid.name} {numbers} {patches} {out}"
+    return f"aqnet wind-scan build --manifest NAME --margin ACTIVE_MARGIN {numbers} {out}"
 
 # %% ../../nbs/21_scan_cache.ipynb #b5d6d027
 def read_scan(path: str | Path) -> ScanOrders:
@@ -106,7 +139,7 @@ def read_scan(path: str | Path) -> ScanOrders:
     CacheError
         As `load_scan`; or its grid is unknown, or no longer has these coordinates.
     """
-    header, arrays = read_arrays(path, _KIND, ALGORITHM_VERSION)
+    header, arrays = read_arrays(path, SCAN_KIND, ALGORITHM_VERSION)
     grid = _grid_of(path, header)
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(header["active"]), np.uint8))
     active = bits[: np.prod(header["shape"])].reshape(header["shape"]).astype(bool)
@@ -134,7 +167,7 @@ def verify_scan(path: str | Path) -> ScanOrders:
     """
     found = read_scan(path)
     built = build_orders(found.spec)
-    wrong = [n for n in _ARRAYS if not np.array_equal(getattr(found, n), getattr(built, n))]
+    wrong = [n for n in RANKS if not np.array_equal(getattr(found, n), getattr(built, n))]
     if wrong:
         raise CacheError(explain(
             f"{path} holds other orders", expected=f"those of algorithm {ALGORITHM_VERSION}",

@@ -226,7 +226,7 @@ def _lanes(spec: ScanSpec, position: np.ndarray, direction: np.ndarray) -> np.nd
 
 # %% ../../nbs/20_wind_scan.ipynb #dc45d98a
 def build_orders(spec: ScanSpec) -> ScanOrders:
-    """Build all orders of a specification: a pure function, 0.1 s at 64 x 128 patches."""
+    """Build all orders of a specification: a pure function, 0.01 to 0.03 s at 64 x 128 patches."""
     geometry = spec.grid.patches(spec.patch_size)
     rows, cols = np.nonzero(spec.active)
     lat, lon = geometry.lat[rows], geometry.lon[cols]

@@ -128,19 +128,18 @@ KERNEL_OF = {"cpu": "tiled", "cuda": "efficient"}
 HEAD_MULTIPLE = 8  # the kernels on a GPU want head sizes that 8 divides
 
 
-def require_kernel(name: str, device: str, dtype: torch.dtype, dropout: float = 0.0) -> Kernel:
+def require_kernel(name: str, device: str, dtype: torch.dtype) -> Kernel:
     """The kernel of a name, or of the device; ModelError if it does not serve what is asked."""
     kernel = KERNELS.get(KERNEL_OF.get(device, "") if name == "by_device" else name)
-    if kernel and kernel.device == device and dtype in kernel.dtypes and dropout == 0:
+    if kernel and kernel.device == device and dtype in kernel.dtypes:
         return kernel
     choices = [f"'by_device' ({', '.join(f'{d}: {n}' for d, n in KERNEL_OF.items())})"]
     choices += [f"{n!r} ({k.device}: {', '.join(str(d)[6:] for d in k.dtypes)})"
                 for n, k in KERNELS.items()]
     raise ModelError(explain(
-        f"no fused attention with kernel {name!r}", found=f"{device}, {dtype}, dropout {dropout:g}",
-        expected=f"{'; '.join(choices)}; each without dropout of weights",
-        remedy="choose such a kernel, or method 'blockwise' or 'dense' (any device and dtype); "
-        "drop out tokens or channels instead of attention weights"))
+        f"no fused attention with kernel {name!r}", found=f"{device}, {dtype}",
+        expected="; ".join(choices),
+        remedy="choose such a kernel, or method 'blockwise' or 'dense' (any device and dtype)"))
 
 # %% ../../nbs/26_sorted_attention.ipynb #416ab759
 @dataclass(frozen=True)
@@ -301,7 +300,7 @@ def _join(side: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
 def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                     features: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
                     height: torch.Tensor | None = None, alpha: torch.Tensor | None = None,
-                    scale: float | None = None, kernel: str = "by_device", dropout: float = 0.0,
+                    scale: float | None = None, kernel: str = "by_device",
                     order: torch.Tensor | None = None) -> torch.Tensor:
     """Attention with biases, without a matrix of pairs.
 
@@ -309,9 +308,9 @@ def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
     each (B or 1, heads or 1, N, rank), minus `alpha relu(height_j - height_i)`, alpha (heads,)
     and height (N,) or (B, N); `order`, if it is known, sorts the height ascending. `scale` is
     d ** -0.5 by default. Returns (B, heads, N, d) in the dtype of q. ModelError: `kernel`, a name
-    of KERNELS or "by_device", does not serve the device, the dtype or the dropout.
+    of KERNELS or "by_device", does not serve the device or the dtype.
     """
-    chosen = require_kernel(kernel, q.device.type, q.dtype, dropout)
+    chosen = require_kernel(kernel, q.device.type, q.dtype)
     if not features and height is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

@@ -200,8 +200,11 @@ def _arrays_changed(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[
     found = _changed(*({n: _array_text(v) for n, v in each.items()} for each in (a, b)))
     for name in [n for n in a if n in b and n not in found]:
         x, y = a[name], b[name]
-        if not np.array_equal(x, y, equal_nan=x.dtype.kind == "f"):
-            found[name] = f"{np.count_nonzero(x != y):,} of {x.size:,} values differ"
+        differ = x != y
+        if x.dtype.kind == "f":
+            differ &= ~(np.isnan(x) & np.isnan(y))
+        if differ.any():
+            found[name] = f"{np.count_nonzero(differ):,} of {x.size:,} values differ"
     return found
 
 

@@ -225,7 +225,7 @@ def domain_like(config: ModelConfig, grid: Grid) -> Domain:
     left, right = (random.uniform(0, 9, shape).astype("f4") for _ in range(2))
     plain = Domain(grid, mask, values, RidgeFactors(left, right, {}, {"grid_sha256": grid.digest}))
     scan = config.scan
-    if not (scan.used or scan.mode == "legacy"):
+    if not scan.needs_orders:
         return plain
     spec = scan_spec(
         grid, config.patch, scan.regions, scan.sectors, scan.lane_patches, plain.tokens(config)

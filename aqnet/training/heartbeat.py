@@ -165,7 +165,8 @@ class Heart:
                 self._sums[i] += value
             self._waits = None
             if self._begin is None:
-                self._begin = self.beat.step, time.perf_counter()
+                # the loop counts a step before it says that it is there
+                self._begin = self.beat.step + 1, time.perf_counter()
 
     def _current(self) -> Beat:
         with self._lock:

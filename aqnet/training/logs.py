@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
 
+from aqnet.io import atomic_write_text
 from aqnet.variables import TARGETS
 
 __all__ = ["RunLog", "named_values"]
@@ -41,9 +43,23 @@ def _rows_until(path: Path, step: int) -> list[dict]:
     return [row for row in rows if int(row["step"]) <= step]
 
 
+def _as_csv(rows: list[dict]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def _table(folder: Path, step: int) -> CSVLogger:
     """Logger of metrics.csv, which it begins anew, with the old rows up to the step."""
-    rows = _rows_until(folder / METRICS, step)
+    path = folder / METRICS
+    kept, rows = path.with_suffix(".kept"), _rows_until(path, step)
+    # A start that was killed while it wrote them has left the rows of the one before it here.
+    rows = _rows_until(kept, step) if kept.exists() else rows
+    if rows:
+        atomic_write_text(kept, _as_csv(rows))
     table = CSVLogger(folder.parent, folder.name, "", flush_logs_every_n_steps=1)
     with warnings.catch_warnings():
         # it removes metrics.csv alone; the checkpoints in the folder stay
@@ -52,6 +68,7 @@ def _table(folder: Path, step: int) -> CSVLogger:
     for row in rows:
         writer.log_metrics(row, int(row.pop("step")))
     writer.save()
+    kept.unlink(missing_ok=True)
     return table
 
 

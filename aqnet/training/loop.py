@@ -23,12 +23,12 @@ from aqnet.training.config import TrainingConfig
 from aqnet.training.folder import LAST
 from aqnet.training.heartbeat import Heart
 from aqnet.training.learner import Learner
-from aqnet.training.loaders import chosen_samples, training_loader, validation_loader
+from aqnet.training.loaders import training_loader, validation_loader
 from aqnet.training.logs import RunLog, named_values
 from aqnet.training.problem import Problem
 from aqnet.training.processes import as_one, open_fabric
 from aqnet.training.saving import Saver
-from aqnet.training.schedule import describe_plan
+from aqnet.training.schedule import describe_plan, judged_samples
 from aqnet.training.seeds import derive
 from aqnet.training.shutdown import StopRequest
 from aqnet.training.state import TrainingCurve, TrainingState
@@ -233,8 +233,7 @@ class _Run:
 
     def _pause(self, number: int) -> None:
         """Leave a long validation, to repeat it; at batches that all ranks reach."""
-        samples = len(self.problem.validation)
-        judged = len(chosen_samples(samples, self.config.max_validation_samples))
+        judged = judged_samples(self.config, len(self.problem.validation))
         common = judged // self.fabric.world_size // self.config.batch_size
         if number % _PAUSE or number > common:
             return

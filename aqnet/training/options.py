@@ -71,7 +71,7 @@ def _part(config: Config, given: Mapping[str, object], names: Mapping[str, str])
 
 
 def _physics_of(preset: PhysicsConfig | None, given: Mapping[str, object]) -> object:
-    asked = [name for name in _PHYSICS if name in given and name != "physics_blocks"]
+    asked = [name for name in _PHYSICS if name in given]
     wanted = given.get("physics", preset is not None)
     if not wanted and asked:
         message = explain(

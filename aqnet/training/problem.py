@@ -160,7 +160,7 @@ def ridge_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> Rid
 def orders_of(domain: Domain, model: ModelConfig, path: str | Path | None) -> ScanOrders | None:
     """Orders along the wind of a model, as `ridge_of`."""
     s = model.scan
-    if not (s.used or s.mode == "legacy"):
+    if not s.needs_orders:
         return None
     active = domain.tokens(model)
     spec = scan_spec(domain.grid, model.patch, s.regions, s.sectors, s.lane_patches, active)

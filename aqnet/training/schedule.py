@@ -9,7 +9,7 @@ from aqnet.data.order import rounded_batches
 from aqnet.errors import ParameterError, explain
 from aqnet.training.config import TrainingConfig
 
-__all__ = ["Plan", "describe_plan"]
+__all__ = ["Plan", "describe_plan", "judged_samples"]
 
 _EXPONENT = {"fixed": 0.0, "sqrt": 0.5, "linear": 1.0}
 _WARMUP_LIMIT = 0.1  # of the run; the reference asked for 500 of about 2,600 steps
@@ -127,3 +127,8 @@ def describe_plan(config: TrainingConfig, samples: int, processes: int) -> Plan:
     passes = effective // (config.batch_size * processes)
     return Plan(samples, processes, config.batch_size, passes, effective, epoch_steps, steps,
                 _warmup(config, steps), peak, config.final_rate * peak)  # fmt: skip
+
+
+def judged_samples(config: TrainingConfig, samples: int) -> int:
+    """Samples of a judgement, of a validation split that has so many."""
+    return min(samples, config.max_validation_samples or samples)

@@ -12,7 +12,9 @@ from aqnet.training.validation import Judgement
 
 __all__ = ["TrainingCurve", "TrainingState", "check_same_run"]
 
-# Settings that may change between the parts of a run: they do not touch what is computed.
+# Settings that may change between the parts of a run. With another batch_size, as with another
+# number of processes, the resume is valid but not exact: noise and dropout are seeded by step, pass
+# and rank. The others do not touch what is computed, but for rounding.
 _FREE = {"batch_size", "workers", "log_every", "checkpoint_minutes", "collective_timeout_minutes",
          "accelerator", "max_bad_batches", "compile", "activation_checkpointing"}  # fmt: skip
 
@@ -128,5 +130,6 @@ def check_same_run(saved: dict, config: TrainingConfig, saved_plan: dict, plan: 
     raise RunError(
         explain(f"cannot resume with other settings: {', '.join(differ)}", expected=sides[0],
                 found=sides[1], remedy="resume with the settings of the run (batch_size and the "
-                "number of processes may change), or begin a new one from its best checkpoint")
+                "number of processes may change; noise and dropout then are others), or begin a "
+                "new one from its best checkpoint")
     )  # fmt: skip

@@ -219,7 +219,11 @@ def _shard(writer: YearWriter, number: int, listing: Listing, damaged: Damaged) 
 def _write_shards(
     conversion: Conversion, shards: list[Shard], workers: int, progress: Progress
 ) -> None:
-    """Write shards; the first error ends it, after the shards that are being written."""
+    """Write shards; the first error ends it.
+
+    Other processes are ended in the middle of a shard. The journal names those that are whole, so
+    that the next run writes it again.
+    """
     with Workers(workers if workers > 1 else 0, conversion) as pool:
         for done, _ in enumerate(pool.map(ingest_shard, shards), start=1):
             progress("hours", done / len(shards))
@@ -266,10 +270,9 @@ def compare_sources(store: YearStore, listing: Listing, samples: int = _SAMPLES)
 def _unread(store: YearStore) -> np.ndarray:
     """Hours whose file could not even be read, (T,) bool: they are missing without a digest."""
     unread = np.zeros(len(store.times), dtype=bool)
-    for first, last, reason in store.attributes["missing"]:
-        if not reason.startswith(NO_FILE):
-            span = [np.datetime64(text.rstrip("Z"), "h") for text in (first, last)]
-            unread |= (store.times >= span[0]) & (store.times <= span[1])
+    for gap in store.missing:
+        if not gap.reason.startswith(NO_FILE):
+            unread |= (store.times >= gap.first) & (store.times <= gap.last)
     return unread & ~store.source_sha256.any(axis=1)
 
 

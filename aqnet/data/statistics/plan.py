@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from aqnet.data.splits import Split, check_no_crossing
 from aqnet.errors import CoverageError, FieldError, explain
-from aqnet.variables import DYNAMIC, STATIC
+from aqnet.variables import DYNAMIC
 
 __all__ = [
     "BATCH_H",
@@ -53,7 +53,7 @@ class FieldSeries:
     values: np.ndarray
     valid: np.ndarray
     mask: np.ndarray
-    static: np.ndarray = field(default_factory=lambda: np.zeros((len(STATIC), 1, 1)))
+    static: np.ndarray
 
     def read(self, rows: slice) -> np.ndarray:
         """Hours `rows`."""

@@ -28,13 +28,14 @@ def sun(lat: np.ndarray, solar_hour: np.ndarray, day: float) -> np.ndarray:
 def mean_temperature(lat, elevation, land, day: float, lapse_k_per_km: float) -> np.ndarray:
     """Mean temperature of a day, K, (H, W).
 
-    Sea-level mean and amplitude are quadratics in latitude through Hainan (298 K, 5 K), Beijing
-    (286.9 K, 15 K) and Harbin (277.5 K, 20 K); over sea the amplitude is halved.
+    Sea-level mean and amplitude of the year are quadratics in latitude: at 19 N (Hainan) 298 K and
+    5 K, in Beijing 286.9 K and 15.4 K, in Harbin 282.7 K and 18.7 K. Over sea the amplitude is 0.55
+    of that over land, and as early in the year.
     """
     north = (np.asarray(lat) - 19.0)[:, None]
     mean = 298.0 - 0.38 * north - 0.0072 * north**2
     amplitude = (5.0 + 0.44 * north + 0.0027 * north**2) * np.where(land, 1.0, 0.55)
-    # Oceans lag behind the sun by a month more; high ground has a smaller amplitude.
+    # High ground has a smaller amplitude.
     amplitude = amplitude * (1 - 0.06 * np.minimum(elevation, 5000.0) / 1000.0)
     return mean + amplitude * season(day) - lapse_k_per_km * elevation / 1000.0
 

@@ -1,4 +1,4 @@
-"""Yearly stores and native hourly files of a twin, from one continuous simulation."""
+"""Yearly stores of a twin, from one continuous simulation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aqnet.data.grid_manifest import GridManifest
-from aqnet.data.parallel import _start
+from aqnet.data.parallel import death_explained, start_worker
 from aqnet.data.twin.recipe import twin_config
 from aqnet.data.twin.simulate import Simulation, hour_number
 from aqnet.data.twin.world import World
@@ -98,9 +98,10 @@ def _run_to(simulation: Simulation, hour: int, step: str, progress: Progress) ->
 @contextmanager
 def _writers(count: int) -> Iterator[ProcessPoolExecutor]:
     # Without the initializer a killed simulation (kill -9, out of memory) leaves them waiting.
-    executor = ProcessPoolExecutor(count, get_context("spawn"), _start, (None,))
+    executor = ProcessPoolExecutor(count, get_context("spawn"), start_worker, (None,))
     try:
-        yield executor
+        with death_explained(count):
+            yield executor
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

@@ -90,7 +90,8 @@ def derived_manifest(
 ) -> GridManifest:
     """Manifest of another world; `name` by default `twin-` and 8 digits of its settings' digest.
 
-    Years, splits and everything else are those of `base`.
+    Years, splits and everything else are those of `base`, but for what the settings decide: the
+    grid, and whether the elevation is constant (`constant_static`).
     """
     settings = settings_of(config)
     name = name or f"twin-{sha256_json(settings)[:8]}"

@@ -15,7 +15,7 @@ def _van_leer(step: np.ndarray, out: np.ndarray, work: np.ndarray) -> None:
     """Limited slope 2ab/(a+b) of neighbouring differences a, b of one sign, otherwise 0.
 
     van Leer (1974), J. Comput. Phys. 14, 361-370. `step` (n, m+1) differences along the last
-    axis but one; `out`, `work` (n, m). Steps are made safe against 0/0 by a tiny denominator.
+    axis; `out`, `work` (n, m). Nothing is divided where the slope is 0, so that 0/0 does not occur.
     """
     a, b = step[..., :-1], step[..., 1:]
     np.multiply(a, b, out=out)

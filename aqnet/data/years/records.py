@@ -15,15 +15,11 @@ from aqnet.data.years.reader import YearStore, open_year, verify_year
 from aqnet.data.years.year_set import compare_with_manifest
 from aqnet.errors import ChecksumError, CoverageError, explain
 from aqnet.io import atomic_write_text, data_root
-from aqnet.progress import Progress
+from aqnet.progress import Progress, silent
 
 __all__ = ["CheckedYear", "check_stores", "coverage_table", "record_stores"]
 
 STATISTICS = "statistics.nc"  # where `aqnet data stats` writes
-
-
-def _quiet(step: str, share: float) -> None:
-    """No progress shown."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ def check_stores(
     manifest: GridManifest,
     folder: str | Path | None = None,
     deep: bool = False,
-    progress: Progress = _quiet,
+    progress: Progress = silent,
 ) -> list[CheckedYear]:
     """Compare the stores of a manifest with it, with its record, and with their own digests.
 
@@ -139,7 +135,7 @@ def record_stores(
     folder: str | Path | None = None,
     statistics: str | None = None,
     deep: bool = False,
-    progress: Progress = _quiet,
+    progress: Progress = silent,
 ) -> GridRecord:
     """Verify the stores that there are and write the record beside the manifest.
 

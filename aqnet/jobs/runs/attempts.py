@@ -14,7 +14,7 @@ from aqnet.code_state import git_state
 from aqnet.jobs.runs.environment import present_environment
 from aqnet.jobs.runs.record import Attempt, Failure, dump, load
 
-__all__ = ["begin_attempt", "end_attempt", "launch", "log_of_job", "read_attempts"]
+__all__ = ["begin_attempt", "end_attempt", "launch", "log_of_job", "read_attempts", "this_job"]
 
 ATTEMPTS, LOGS = "attempts", "logs"
 
@@ -44,14 +44,15 @@ def _write(folder: Path, attempt: Attempt) -> None:
     dump(folder / ATTEMPTS / f"{attempt.number}.json", attempt)
 
 
-def _job() -> tuple[str | None, int | None]:
+def this_job() -> tuple[str | None, int | None]:
+    """Number of the SLURM job of this process and how often it was requeued; None outside SLURM."""
     job = os.environ.get("SLURM_JOB_ID")
     return job, None if job is None else int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def log_of_job(folder: Path) -> Path | None:
     """The log that the job script of `aqnet submit` writes for this start, if it does."""
-    job, restart = _job()
+    job, restart = this_job()
     path = folder / LOGS / f"job-{job}-{restart}.log"
     return path if job is not None and path.exists() else None
 
@@ -63,7 +64,7 @@ def begin_attempt(folder: Path) -> Attempt:
         if attempt.status == "running":
             _write(folder, attempt.model_copy(update={"status": "lost"}))
     number = before[-1].number + 1 if before else 1
-    job, restart = _job()
+    job, restart = this_job()
     launcher, _, processes = launch()
     log, host = log_of_job(folder), socket.gethostname()
     (folder / LOGS).mkdir(exist_ok=True)
@@ -85,7 +86,7 @@ def end_attempt(
     """Note how the last start ended; nothing if there was none (a job that SLURM refused)."""
     attempts = read_attempts(folder)
     of_job = log_of_job(folder) is not None
-    if of_job and (not attempts or (attempts[-1].job, attempts[-1].restart) != _job()):
+    if of_job and (not attempts or (attempts[-1].job, attempts[-1].restart) != this_job()):
         attempts = [begin_attempt(folder)]  # it ended before Python began
     if attempts:
         change = {"status": status, "exit_code": exit_code, "error": error}

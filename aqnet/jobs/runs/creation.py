@@ -19,8 +19,10 @@ from aqnet.jobs.runs.record import Provenance, RunRecord, dump
 __all__ = ["make_folder", "make_new_folder"]
 
 
-def make_folder(path: Path, record: RunRecord, parameters: Mapping[str, Value]) -> Path:
-    """Make the folder of a run, whole or not at all.
+def make_folder(
+    path: Path, record: RunRecord, parameters: Mapping[str, Value], package: Path | None = None
+) -> Path:
+    """Make the folder of a run, whole or not at all; `package`: of aqnet, if not this one.
 
     Raises
     ------
@@ -33,7 +35,7 @@ def make_folder(path: Path, record: RunRecord, parameters: Mapping[str, Value]) 
     provenance = Provenance(
         parameters_sha256=parameters_hash(parameters),
         aqnet=aqnet.__version__,
-        git=git_state(Path(aqnet.__file__).parent),
+        git=git_state(package or Path(aqnet.__file__).parent),
     )
     with atomic_directory(path) as folder:
         (folder / "checkpoints").mkdir()
@@ -45,14 +47,16 @@ def make_folder(path: Path, record: RunRecord, parameters: Mapping[str, Value]) 
     return path
 
 
-def make_new_folder(root: Path, record: RunRecord, parameters: Mapping[str, Value]) -> Path:
+def make_new_folder(
+    root: Path, record: RunRecord, parameters: Mapping[str, Value], package: Path | None = None
+) -> Path:
     """Make a folder below `root`, named after time, notebook and parameters."""
     digest = parameters_hash(parameters)[:8]
     base = f"{record.created:%Y%m%dT%H%M%S}-{record.notebook}-{digest}"
     for count in itertools.count(1):
         path = root / (base if count == 1 else f"{base}-{count}")
         try:
-            return make_folder(path, record, parameters)
+            return make_folder(path, record, parameters, package)
         except TargetExistsError:
             continue
     raise AssertionError("itertools.count does not end")

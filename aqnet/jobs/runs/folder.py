@@ -59,6 +59,7 @@ class RunFolder(RunContents):
         notebook_sha256: str | None = None,
         started_by: Literal["aqnet run", "notebook", "script"] = "aqnet run",
         path: str | Path | None = None,
+        package: Path | None = None,
     ) -> RunFolder:
         """Create a run folder with status `created`.
 
@@ -76,6 +77,8 @@ class RunFolder(RunContents):
             `aqnet run`, `notebook` for a notebook open in JupyterLab, or `script`.
         path : path, optional
             The folder itself, instead of a new name below `root`.
+        package : path, optional
+            Of aqnet that will run, for the provenance: a staged one; this one by default.
 
         Raises
         ------
@@ -96,8 +99,8 @@ class RunFolder(RunContents):
             created=datetime.now(UTC),
         )
         if path is not None:
-            return cls(make_folder(Path(path).absolute(), record, parameters))
-        return cls(make_new_folder(runs_root(root), record, parameters))
+            return cls(make_folder(Path(path).absolute(), record, parameters, package))
+        return cls(make_new_folder(runs_root(root), record, parameters, package))
 
     @classmethod
     def for_notebook(

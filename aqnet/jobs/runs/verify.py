@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,22 @@ from aqnet.jobs.runs.verify_data import check_data
 __all__ = ["Check", "verify_run"]
 
 _STAGED, _LIST = "staged", "staged.sha256"
+
+
+def _submitted(run: RunFolder) -> dict:
+    """Content of submission.json; empty if the run was not submitted."""
+    file = run.path / "submission.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _place(run: RunFolder, name: str) -> Path:
+    """Path of a file that is named relative to the run folder: of an element in its sweep's."""
+    return Path(os.path.normpath(run.path / name))
+
+
+def _code(run: RunFolder) -> Path:
+    """Folder of `staged/` and its digests."""
+    return _place(run, _submitted(run).get("staged", _LIST)).parent
 
 
 def _parameters(run: RunFolder) -> Iterator[Check]:
@@ -63,12 +80,12 @@ def _script(run: RunFolder) -> Iterator[Check]:
 
 
 def _package(run: RunFolder) -> Iterator[Check]:
-    recorded, staged = run.provenance.git.sources_sha256, run.path / _STAGED / "aqnet"
+    recorded, staged = run.provenance.git.sources_sha256, _code(run) / _STAGED / "aqnet"
     if recorded is None:
         yield unchecked("package", "no digest of its sources was recorded")
         return
     if staged.is_dir():
-        yield compared("package", recorded, sources_digest(staged), "staged/aqnet")
+        yield compared("package", recorded, sources_digest(staged), _within(run, staged))
     else:
         here = Path(aqnet.__file__).parent
         yield compared("package", recorded, sources_digest(here), "aqnet as it is now",
@@ -80,10 +97,9 @@ def _package(run: RunFolder) -> Iterator[Check]:
 
 
 def _work_tree(run: RunFolder) -> Iterator[Check]:
-    recorded = run.provenance.git
-    if (run.path / _STAGED / "aqnet" / GIT_STATE).is_file():
-        found, where = git_state(run.path / _STAGED / "aqnet"), f"staged/aqnet/{GIT_STATE}"
-        other = "mismatch"
+    recorded, staged = run.provenance.git, _code(run) / _STAGED / "aqnet"
+    if (staged / GIT_STATE).is_file():
+        found, where, other = git_state(staged), _within(run, staged / GIT_STATE), "mismatch"
     else:
         found, where, other = git_state(Path(aqnet.__file__).parent), "the work tree now", "changed"
     if recorded.commit is None or recorded.diff_sha256 is None:
@@ -97,14 +113,14 @@ def _work_tree(run: RunFolder) -> Iterator[Check]:
 
 
 def _within(run: RunFolder, path: Path) -> str:
-    return path.relative_to(run.path).as_posix()
+    return os.path.relpath(path, run.path)
 
 
-def _listed(run: RunFolder, file: Path, name: str) -> Iterator[Check]:
+def _listed(file: Path, name: str) -> Iterator[Check]:
     """One check for each file that differs from a list of digests, or one for all."""
     listed, wrong = read_digests(file), 0
     for path, digest in listed.items():
-        target = run.path / path
+        target = file.parent / path
         found = sha256_file(target) if target.is_file() else "no such file"
         if found != digest:
             wrong += 1
@@ -114,36 +130,40 @@ def _listed(run: RunFolder, file: Path, name: str) -> Iterator[Check]:
 
 
 def _staged(run: RunFolder) -> Iterator[Check]:
-    file = run.path / _LIST
-    if not (run.path / _STAGED).is_dir() and not file.exists():
+    folder = _code(run)
+    file = folder / _LIST
+    if not (folder / _STAGED).is_dir() and not file.exists():
         return
     if not file.is_file():
         yield Check("staged", "mismatch", f"{_LIST} is gone")
         return
-    yield from _listed(run, file, "staged")
+    yield from _listed(file, "staged")
     listed = read_digests(file)
-    code = (run.path / _STAGED / "aqnet").rglob("*.py")
-    for path in sorted(_within(run, each) for each in code):
+    code = (folder / _STAGED / "aqnet").rglob("*.py")
+    for path in sorted(each.relative_to(folder).as_posix() for each in code):
         if path not in listed:
             yield Check(f"staged {path}", "mismatch", f"not in {_LIST}: added later")
 
 
 def _submission(run: RunFolder) -> Iterator[Check]:
-    file = run.path / "submission.json"
-    if not file.is_file():
-        return
-    recorded = json.loads(file.read_text(encoding="utf-8"))
-    for name, key in (("job.sbatch", "script_sha256"), (_LIST, "staged_sha256")):
-        path = run.path / name
-        if key in recorded:
+    recorded = _submitted(run)
+    for name, key in (("job.sbatch", "script"), (_LIST, "staged")):
+        if f"{key}_sha256" not in recorded:
+            continue
+        path = _place(run, recorded.get(key, name))
+        if "sweep" in recorded and key not in recorded:
+            yield unchecked(name, "an older aqnet did not note where the sweep keeps it")
+        elif not path.parent.is_dir():
+            yield unchecked(name, f"the folder of the sweep is not here: {_within(run, path)}")
+        else:
             found = sha256_file(path) if path.is_file() else "no such file"
-            yield compared(name, recorded[key], found, file.name)
+            yield compared(name, recorded[f"{key}_sha256"], found, "submission.json")
 
 
 def _results(run: RunFolder) -> Iterator[Check]:
     file, status = run.path / RESULTS, run.record.status
     if file.is_file():
-        yield from _listed(run, file, "results")
+        yield from _listed(file, "results")
     elif status == "complete" and run.attempts:
         yield Check("results", "mismatch", f"{RESULTS} is gone")
     else:

@@ -9,6 +9,7 @@ from aqnet.jobs.scale import experiment_in, plan_of, samples_in, scaled
 from aqnet.jobs.sweeps.cluster import Cluster
 from aqnet.jobs.sweeps.points import Plan, Point
 from aqnet.training.cost import work_of
+from aqnet.training.schedule import judged_samples
 
 __all__ = ["describe_cost"]
 
@@ -50,8 +51,7 @@ def _setting(point: Point, cluster: Cluster) -> tuple[str, float]:
     unknown = {"the section machine": ""} if machine is None else machine.unknown()
     if unknown:
         return f"{text}\n    not predicted: the profile does not state {', '.join(unknown)}", 0.0
-    judged = samples_in(chosen, "validation")
-    judged = min(judged, chosen.training.max_validation_samples or judged)
+    judged = judged_samples(chosen.training, samples_in(chosen, "validation"))
     found = predict(work, machine, steps, chosen.training, size.tasks_per_node, judged)
     cost = f"{found.hours:.2g} h, {found.gpu_hours:,.0f} GPU-hours"
     return f"{text}\n    predicted: {found.step_s:.2g} s a step, {cost}", found.gpu_hours

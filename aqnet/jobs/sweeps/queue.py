@@ -55,8 +55,15 @@ def read_queue(sweep: Sweep) -> Queue | None:
         return {}
     if shutil.which("squeue") is None:
         return None
-    return {(name, int(element)): (state, number) for name, element, state, number in own_jobs()
-            if name in names and element.isdigit()}  # fmt: skip
+    found: dict[tuple[str, int], tuple[str, str]] = {}
+    for name, element, state, number in own_jobs():
+        if name not in names or not element.isdigit():
+            continue
+        # of an element that submitted itself again the job to come counts, not the one that ends
+        known = found.get((name, int(element)), ("COMPLETING", ""))
+        if known[0] == "COMPLETING":
+            found[name, int(element)] = (state, number)
+    return found
 
 
 def cancel_elements(states: Sequence[PointState], queue: Queue | None) -> int:

@@ -184,9 +184,9 @@ def paired_differences(table: pd.DataFrame, metric: str, baseline: str) -> pd.Da
     Returns
     -------
     pandas.DataFrame
-        label, pairs (number), unpaired (complete points without a partner), mean of the baseline
-        in the pairs, mean_difference (label minus baseline, unit of the metric), low and high: 95 %
-        interval of the mean by Student's t over the pairs, NaN for fewer than 2.
+        label, pairs (number), unpaired (complete points without a partner), mean_difference
+        (label minus baseline, unit of the metric), low and high: 95 % interval of the mean by
+        Student's t over the pairs, NaN for fewer than 2.
 
     Raises
     ------

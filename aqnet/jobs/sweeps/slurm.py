@@ -11,6 +11,7 @@ complete (aqnet.jobs.sweeps.ready), or by the next command if they are already.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -124,7 +125,7 @@ class _Arrays:
             if not (start.run / "run.json").exists():
                 RunFolder.create(
                     start.notebook.path, start.values, path=start.run, started_by="script",
-                    notebook_sha256=start.notebook.sha256,
+                    notebook_sha256=start.notebook.sha256, package=self.code / STAGED / "aqnet",
                 )  # fmt: skip
         (folder / "logs").mkdir(parents=True)
         job = self._job(folder, starts, follow_up)
@@ -142,13 +143,15 @@ class _Arrays:
         number = job_number(sbatch(["--parsable", *options, str(script)]), script)
         sent = record.model_copy(update={"job": number, "submitted": datetime.now(UTC)})
         atomic_write_json(folder / "array.json", sent.model_dump(mode="json"))
+        files = {"script": script, "staged": self.code / DIGESTS}
         for index, name in enumerate(record.runs):
-            atomic_write_json(self.sweep.runs / name / SUBMISSION, {
+            run = self.sweep.runs / name
+            places = {key: os.path.relpath(path, run) for key, path in files.items()}
+            atomic_write_json(run / SUBMISSION, places | {
                 "schema_version": 1, "job": f"{number}_{index}", "sweep": self.sweep.name,
                 "submitted": sent.submitted.isoformat(), "profile": record.profile,
                 "processes": record.processes, "sbatch_options": list(options),
-                "script_sha256": sha256_file(script),
-                "staged_sha256": sha256_file(self.code / DIGESTS),
+                **{f"{key}_sha256": sha256_file(path) for key, path in files.items()},
             })  # fmt: skip
         return number
 

@@ -44,6 +44,8 @@ def status_of(
         return "missing", ""
     error = record.error
     reason = (error.message.splitlines() or [error.type])[0] if error else ""
+    if record.status == "interrupted" and queued == "COMPLETING":
+        return "running", ""  # a requeued job shows this until its nodes are clean, and runs again
     if record.status in ("failed", "interrupted"):
         return record.status, reason
     if job and queue is None:
