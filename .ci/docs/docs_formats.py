@@ -111,7 +111,7 @@ def _arrays_of_a_grid() -> list[str]:
         "`data/wind_scan/*.safetensors` and `data/terrain/*.safetensors`, written by `aqnet "
         "wind-scan build` and `aqnet terrain build`.\n",
         _text(array_cache),
-        f"Kind `{scan_cache._KIND}`: {listed(scan_cache._ARRAYS)}. Kind `{ridge._KIND}`: `left`, "
+        f"Kind `{scan_cache.SCAN_KIND}`: {listed(scan_cache.RANKS)}. Kind `{ridge._KIND}`: `left`, "
         "`right`, `elevation`, `errors`.\n",
     ]  # fmt: skip
 

@@ -33,7 +33,6 @@ __all__ = ["RANKS", "SCAN_KIND", "header_of", "load_scan", "read_scan", "save_sc
 # %% ../../nbs/21_scan_cache.ipynb #c8decc3c
 SCAN_KIND = "wind-scan"
 RANKS = ("region", "region_rank", "local_rank", "domain_rank", "lane_rank")  # of `ScanOrders`
-_KIND, _ARRAYS = SCAN_KIND, RANKS  # as .ci/docs/docs_formats.py has them
 
 
 def header_of(spec: ScanSpec) -> dict:

@@ -14,9 +14,8 @@ from aqnet.data.splits import Split
 from aqnet.data.training_data import TrainingData, open_training_data
 from aqnet.data.years.year_set import YearSet
 from aqnet.errors import StoreError, explain
-from aqnet.model.config import MAX_LEAD_TIME_H
 from aqnet.training.checkpoint import LoadedForecaster
-from aqnet.variables import DYNAMIC, TARGETS
+from aqnet.variables import DYNAMIC, MAX_LEAD_TIME_H, TARGETS
 from aqnet.verification.forecast_plan import ForecastPlan, Period, chosen_leads, without
 from aqnet.verification.provenance import code_of
 
