@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqnet.model.regression import DAY_TERMS, apply_hourly_regression, fit_hourly_regression
+from aqnet.data.climatology import DAY_TERMS
+from aqnet.model.regression import apply_hourly_regression, fit_hourly_regression
 
 
 def problem(seed=0, n=300, leads=2, variables=3, pollutants=2):

@@ -14,11 +14,11 @@ from ..errors import DataError, explain
 from ..grid import local_clock, local_solar_hour
 
 # %% auto #0
-__all__ = ['DAYS_PER_YEAR', 'MIN_PIVOT_RATIO', 'CALENDAR', 'harmonic_basis', 'HarmonicClimatology', 'evaluate', 'fit_climatology',
-           'calendar_features']
+__all__ = ['DAYS_PER_YEAR', 'MIN_PIVOT_RATIO', 'CALENDAR', 'DAY_TERMS', 'harmonic_basis', 'HarmonicClimatology', 'evaluate',
+           'fit_climatology', 'calendar_features']
 
 # %% ../../nbs/05_climatology.ipynb #af0480da
-__all__ = ["CALENDAR", "HarmonicClimatology", "calendar_features", "fit_climatology",
+__all__ = ["CALENDAR", "DAY_TERMS", "HarmonicClimatology", "calendar_features", "fit_climatology",
            "harmonic_basis"]
 
 # %% ../../nbs/05_climatology.ipynb #b3e391f3
@@ -165,6 +165,7 @@ def fit_climatology(times: np.ndarray, values: np.ndarray, split: Split, utc_off
 
 # %% ../../nbs/05_climatology.ipynb #4d9f2c67
 CALENDAR = ("sin_day", "cos_day", "sin_half_day", "cos_half_day", "sin_year", "cos_year")
+DAY_TERMS = 4  # the first of them: sin, cos of the day and of the half day
 
 
 def calendar_features(times: np.ndarray, lon: float) -> np.ndarray:

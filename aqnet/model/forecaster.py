@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..data.climatology import DAY_TERMS
 from ..data.normalisation import Normaliser, target_channels
 from ..errors import explain
 from .attention import ModelError
@@ -18,7 +19,6 @@ from .domain import Domain
 from .forecast_model import LossTerms, masked_terms
 from .model_arrays import model_arrays, model_parts, required
 from .network import FieldTransformer
-from .regression import DAY_TERMS
 from ..variables import DYNAMIC, STATIC, TARGETS
 
 # %% auto #0

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..data.climatology import DAY_TERMS
+
 # %% auto #0
-__all__ = ['DAY_TERMS', 'RIDGE_PENALTY', 'apply_hourly_regression', 'fit_hourly_regression']
+__all__ = ['RIDGE_PENALTY', 'apply_hourly_regression', 'fit_hourly_regression']
 
 # %% ../../nbs/31_regression.ipynb #6e27820d
-__all__ = ["DAY_TERMS", "RIDGE_PENALTY", "apply_hourly_regression", "fit_hourly_regression"]
+__all__ = ["RIDGE_PENALTY", "apply_hourly_regression", "fit_hourly_regression"]
 
 # %% ../../nbs/31_regression.ipynb #8eed572f
-DAY_TERMS = 4  # sin, cos of the day and of the half day: the first columns of CALENDAR
 RIDGE_PENALTY = 8000.0
 
 
