@@ -86,3 +86,13 @@ def test_variables_move_the_places(tmp_path, monkeypatch, no_places):
     monkeypatch.setenv("AQNET_RUNS", "/scratch/runs")
     assert io.data_root() == tmp_path / "scratch"
     assert io.runs_root() == Path("/scratch/runs")
+
+
+def test_data_are_in_their_usual_place_or_where_they_are_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("AQNET_DATA", str(tmp_path))
+    assert io.station_store("beijing") == tmp_path / "beijing.zarr"
+    assert io.stores_folder("twin") == tmp_path / "twin"
+    for place in (io.station_store, io.stores_folder):
+        # an empty parameter of a notebook names no place
+        assert place("twin", None) == place("twin", "") == place("twin")
+        assert place("twin", "elsewhere/twin") == Path("elsewhere/twin")

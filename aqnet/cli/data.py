@@ -32,10 +32,10 @@ def beijing(out: Path | None, force: bool) -> None:
     """Build the hourly analysis of the Beijing stations as a Zarr store."""
     from aqnet.data.manifest import load_manifest, resolve_manifest
     from aqnet.data.stations.beijing import build_store
-    from aqnet.io import data_root
+    from aqnet.io import station_store
 
     manifest = load_manifest(resolve_manifest("beijing"))
-    target = out or data_root() / "beijing.zarr"
+    target = station_store(manifest.name, out)
     with sigterm_like_ctrl_c():
         store = build_store(manifest, target, force=force, progress=Progress())
     click.echo(f"store: {store}")
@@ -69,11 +69,11 @@ def check(name_or_path: str, store: Path | None, deep: bool) -> None:
 
 def _check_stations(manifest: Manifest, store: Path | None) -> None:
     from aqnet.data.store import verify_store
-    from aqnet.io import data_root
+    from aqnet.io import station_store
 
     manifest.verify()
     click.echo(f"files of {manifest.name}: as the manifest says")
-    target = store or data_root() / f"{manifest.name}.zarr"
+    target = station_store(manifest.name, store)
     if store is None and not target.exists():
         click.echo(f"store: none at {target} (aqnet data {manifest.name} builds it)")
         return
@@ -84,9 +84,9 @@ def _check_stations(manifest: Manifest, store: Path | None) -> None:
 def _check_years(manifest: GridManifest, store: Path | None, deep: bool) -> None:
     from aqnet.data.years.records import check_stores, coverage_table
     from aqnet.errors import CoverageError, explain
-    from aqnet.io import data_root
+    from aqnet.io import stores_folder
 
-    folder = store or data_root() / manifest.name
+    folder = stores_folder(manifest.name, store)
     if store is not None and not store.is_dir():
         message = explain(
             f"there is no folder of years of {manifest.name}",

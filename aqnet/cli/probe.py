@@ -121,7 +121,7 @@ def _probe_stations(loaded: LoadedForecaster, path: Path, out: Path, asked: dict
     from aqnet.data.splits import splits_of
     from aqnet.data.stations.samples import load_fields
     from aqnet.data.store import open_store
-    from aqnet.io import data_root
+    from aqnet.io import station_store
     from aqnet.verification.forecasts import require_same_store
     from aqnet.verification.physics.probe_stations import station_init_times, write_station_probes
 
@@ -133,7 +133,7 @@ def _probe_stations(loaded: LoadedForecaster, path: Path, out: Path, asked: dict
                     remedy="its grid is smaller than a plume")
         )  # fmt: skip
     manifest = load_manifest(resolve_manifest(_manifest_name(asked, loaded)))
-    opened = open_store(asked["store"] or data_root() / f"{manifest.name}.zarr", manifest)
+    opened = open_store(station_store(manifest.name, asked["store"]), manifest)
     fields = load_fields(opened, splits_of(manifest))
     require_same_store(loaded, fields)
     leads = parse_leads(asked["leads"]) or loaded.model.config.lead_times_h

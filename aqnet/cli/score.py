@@ -175,7 +175,7 @@ def _coverage(board: Scoreboard, stores: list[ForecastStore], truth: YearSet) ->
 def _climatology(manifest: GridManifest, folder: Path | None) -> tuple[HarmonicClimatology, str]:
     """Climatology of the recorded statistics, and their SHA-256."""
     from aqnet.data.statistics.file import load_statistics
-    from aqnet.io import data_root
+    from aqnet.io import stores_folder
 
     record = manifest.record()
     entry = record.statistics if record else None
@@ -186,7 +186,7 @@ def _climatology(manifest: GridManifest, folder: Path | None) -> tuple[HarmonicC
                     remedy=f"aqnet data stats {manifest.name}, then aqnet data record "
                     f"{manifest.name}; or score without climatology")
         )  # fmt: skip
-    path = Path(folder or data_root() / manifest.name) / entry.file
+    path = stores_folder(manifest.name, folder) / entry.file
     return load_statistics(path, entry.sha256).climatology, entry.sha256
 
 

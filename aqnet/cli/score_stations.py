@@ -97,7 +97,7 @@ class StationChoice(NamedTuple):
 def _analysis(manifest: Manifest | GridManifest | None, years: YearSet | None) -> AnalysisFields:
     """Fields of the manifest: yearly stores, or the analysis of stations."""
     from aqnet.data.store import open_store
-    from aqnet.io import data_root
+    from aqnet.io import station_store
     from aqnet.verification.stations.analysis import AnalysisFields
 
     if manifest is None:
@@ -108,7 +108,7 @@ def _analysis(manifest: Manifest | GridManifest | None, years: YearSet | None) -
         )  # fmt: skip
     if years is not None:
         return AnalysisFields.of_years(years)
-    store = open_store(data_root() / f"{manifest.name}.zarr", manifest)
+    store = open_store(station_store(manifest.name), manifest)
     return AnalysisFields.of_store(store, manifest.grid_object())
 
 

@@ -58,10 +58,10 @@ def stats(
     """
     from aqnet.data.manifest import load_grid_manifest
     from aqnet.data.statistics.compute import Settings, statistics_of_manifest, write_statistics
-    from aqnet.io import data_root
+    from aqnet.io import stores_folder
 
     manifest = load_grid_manifest(name_or_path)
-    folder = folder or data_root() / manifest.name
+    folder = stores_folder(manifest.name, folder)
     settings = Settings(
         annual=annual,
         diurnal=diurnal,

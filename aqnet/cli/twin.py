@@ -70,7 +70,7 @@ def _world(name: str, switches: dict, out: Path | None, own_name: str | None):
 
     from aqnet.data.twin.config import TwinConfig
     from aqnet.data.twin.recipe import derived_manifest, settings_of, twin_config, twin_manifest
-    from aqnet.io import data_root
+    from aqnet.io import stores_folder
 
     manifest = twin_manifest(name)
     config = twin_config(manifest)
@@ -84,7 +84,7 @@ def _world(name: str, switches: dict, out: Path | None, own_name: str | None):
         manifest = derived_manifest(manifest, other, own_name)
     elif own_name is not None:
         raise click.UsageError("--name is for a world with other switches than the manifest's")
-    return manifest, out or data_root() / manifest.name, other != config
+    return manifest, stores_folder(manifest.name, out), other != config
 
 
 @click.command()

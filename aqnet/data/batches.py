@@ -65,12 +65,6 @@ class SampleIndex:
     weather: np.ndarray | None
 
 # %% ../../nbs/15_batches.ipynb #26b20d05
-def _rows_at(years: YearSet, times: np.ndarray) -> np.ndarray:
-    """Rows of the years at any array of times; -1 where there is none."""
-    rows = np.searchsorted(years.times, times).clip(max=len(years.times) - 1)
-    return np.where(years.times[rows] == times, rows, -1)
-
-
 def _known(years: YearSet, rows: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """Whether the row exists and has values of all of `names`; shape of `rows`."""
     channels = [DYNAMIC.index(name) for name in names]
@@ -99,8 +93,8 @@ def sample_index(years: YearSet, split: Split, lead_times_h: Sequence[int],
     leads, history = np.asarray(lead_times_h), np.asarray(history_h)
     _check_history_fits(split, history[-1])
     times = init_times(split, int(leads[-1]), int(history[-1]))[:, None]
-    inputs, targets = _rows_at(years, times - history), _rows_at(years, times + leads)
-    ahead = None if weather is None else _rows_at(weather, times + leads)
+    inputs, targets = years.rows_at(times - history), years.rows_at(times + leads)
+    ahead = None if weather is None else weather.rows_at(times + leads)
     required = tuple(name for name in DYNAMIC if name not in optional_inputs)
     usable = _known(years, targets, TARGETS) & _known(years, inputs, required).all(1)[:, None]
     usable &= True if ahead is None else _known(weather, ahead, WEATHER)

@@ -16,7 +16,7 @@ from aqnet.data.statistics.file import (
 )
 from aqnet.data.years.year_set import YearSet, open_years
 from aqnet.errors import ChecksumError, explain
-from aqnet.io import data_root
+from aqnet.io import stores_folder
 
 __all__ = ["TrainingData", "open_training_data"]
 
@@ -50,7 +50,7 @@ def open_training_data(
     ----------
     manifest : GridManifest
     folder : path, optional
-        Folder of stores and statistics; default `data_root() / manifest.name`.
+        Folder of stores and statistics; default `stores_folder(manifest.name)`.
     reference : str
         What the normaliser subtracts; see `normaliser_of_statistics`.
 
@@ -61,7 +61,7 @@ def open_training_data(
     ChecksumError
         The statistics are not recorded, damaged, or of other stores or another training split.
     """
-    folder = Path(folder or data_root() / manifest.name)
+    folder = stores_folder(manifest.name, folder)
     years, splits = open_years(manifest, folder), splits_of(manifest)
     recorded = manifest.record().statistics
     if recorded is None:

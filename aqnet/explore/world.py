@@ -16,7 +16,7 @@ from aqnet.data.store import AnalysisStore, open_store
 from aqnet.data.years.year_set import YearSet, open_years
 from aqnet.errors import CoverageError, explain
 from aqnet.grid import Grid
-from aqnet.io import data_root
+from aqnet.io import station_store, stores_folder
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
 
 __all__ = ["CITIES", "Place", "World", "clock", "open_world"]
@@ -242,8 +242,8 @@ def open_world(manifest: str | Path, folder: str | Path | None = None) -> World:
     """
     described = load_manifest(resolve_manifest(manifest))
     if isinstance(described, GridManifest):
-        return _of_fields(described, Path(folder or data_root() / described.name))
-    return _of_stations(described, Path(folder or data_root() / f"{described.name}.zarr"))
+        return _of_fields(described, stores_folder(described.name, folder))
+    return _of_stations(described, station_store(described.name, folder))
 
 
 def _of_stations(manifest: Manifest, path: Path) -> World:

@@ -11,7 +11,13 @@ from aqnet.io.atomic import (
 from aqnet.io.digests import sha256_file, sha256_json
 from aqnet.io.disk import explain_full_disk, require_free_space
 from aqnet.io.locks import lock_folder, unlock_folder
-from aqnet.io.places import data_root, repository_root, runs_root
+from aqnet.io.places import (
+    data_root,
+    repository_root,
+    runs_root,
+    station_store,
+    stores_folder,
+)
 
 __all__ = [
     "atomic_directory",
@@ -28,5 +34,7 @@ __all__ = [
     "runs_root",
     "sha256_file",
     "sha256_json",
+    "station_store",
+    "stores_folder",
     "unlock_folder",
 ]

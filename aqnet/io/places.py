@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aqnet.errors import AqnetError, explain
 
-__all__ = ["data_root", "repository_root", "runs_root"]
+__all__ = ["data_root", "repository_root", "runs_root", "station_store", "stores_folder"]
 
 _ROOT_MARKS = ("settings.ini", "data_manifests")
 
@@ -49,6 +49,16 @@ def data_root() -> Path:
     """Folder of the data stores: $AQNET_DATA, or `data` in the repository."""
     given = os.environ.get("AQNET_DATA")
     return Path(given).absolute() if given else repository_root() / "data"
+
+
+def station_store(name: str, given: str | Path | None = None) -> Path:
+    """Store of the stations of a manifest: the one given, or NAME.zarr in the data folder."""
+    return Path(given) if given else data_root() / f"{name}.zarr"
+
+
+def stores_folder(name: str, given: str | Path | None = None) -> Path:
+    """Folder of the yearly stores of a manifest: the one given, or NAME in the data folder."""
+    return Path(given) if given else data_root() / name
 
 
 def runs_root(given: str | Path | None = None) -> Path:

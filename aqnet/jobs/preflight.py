@@ -21,7 +21,7 @@ from aqnet.data.store import open_store, verify_store
 from aqnet.data.training_data import TrainingData, open_training_data
 from aqnet.data.years.records import check_stores
 from aqnet.errors import AqnetError, CoverageError, ParameterError, explain
-from aqnet.io import data_root, repository_root
+from aqnet.io import repository_root, station_store, stores_folder
 from aqnet.jobs.checks import Check, Status, attempt
 from aqnet.jobs.estimates import (
     Reading,
@@ -201,7 +201,7 @@ def _data(chosen: Experiment) -> Iterator[tuple[Check, Problem | None]]:
 
 
 def _of_stations(manifest: object, chosen: Experiment) -> Iterator[Check]:
-    path = Path(chosen.store or data_root() / f"{manifest.name}.zarr")
+    path = station_store(manifest.name, chosen.store)
 
     def store() -> tuple[Status, str]:
         open_store(path, manifest)
@@ -219,7 +219,7 @@ def _of_fields(manifest: GridManifest, chosen: Experiment) -> Iterator[Check]:
         if not years:
             raise CoverageError(explain(
                 f"there are no stores of {manifest.name}", expected="yearly stores",
-                found=f"none in {chosen.folder or data_root() / manifest.name}",
+                found=f"none in {stores_folder(manifest.name, chosen.folder)}",
                 remedy=f"write them: {manifest.recipe.command}",
             ))  # fmt: skip
         hours = sum(len(year.store.times) for year in years)

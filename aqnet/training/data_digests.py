@@ -16,7 +16,7 @@ from aqnet.data.stations.samples import load_fields
 from aqnet.data.statistics.file import Statistics, load_statistics, normaliser_of_statistics
 from aqnet.data.store import open_store, verify_store
 from aqnet.data.years.reader import YearStore, open_year, verify_year
-from aqnet.io import data_root
+from aqnet.io import station_store, stores_folder
 from aqnet.model.domain import Domain
 from aqnet.model.ridge import ridge_path, ridge_spec
 from aqnet.model.scan_cache import scan_path
@@ -65,7 +65,7 @@ class _Stations:
 
     def __init__(self, experiment: Experiment, manifest: Manifest, deep: bool) -> None:
         self.manifest = manifest
-        self.path = Path(experiment.store or data_root() / f"{manifest.name}.zarr")
+        self.path = station_store(manifest.name, experiment.store)
 
     @cached_property
     def fields(self):
@@ -90,7 +90,7 @@ class _Fields:
 
     def __init__(self, experiment: Experiment, manifest: GridManifest, deep: bool) -> None:
         self.experiment, self.manifest, self.deep = experiment, manifest, deep
-        self.folder = Path(experiment.folder or data_root() / manifest.name)
+        self.folder = stores_folder(manifest.name, experiment.folder)
         self.stores = [self.folder / manifest.store_file(year) for year in manifest.years]
 
     @cached_property

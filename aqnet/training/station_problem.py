@@ -16,7 +16,7 @@ from aqnet.data.stations.samples import (
 )
 from aqnet.data.store import AnalysisStore, open_store
 from aqnet.grid import Grid
-from aqnet.io import data_root
+from aqnet.io import station_store
 from aqnet.model.config import ModelConfig
 from aqnet.model.domain import Domain
 from aqnet.training.config import TrainingConfig
@@ -44,7 +44,7 @@ def station_problem(
     store: str | Path | None = None,
 ) -> Problem:
     """The problem of a manifest of stations; `store` defaults to NAME.zarr in the data folder."""
-    opened = open_store(Path(store or data_root() / f"{manifest.name}.zarr"), manifest)
+    opened = open_store(station_store(manifest.name, store), manifest)
     fields = load_fields(opened, splits_of(manifest))
     stations, grid = load_stations(opened, fields.splits), manifest.grid_object()
     prepared = prepare(fields, stations, grid, model, training)

@@ -32,19 +32,13 @@ _TARGET = [DYNAMIC.index(name) for name in TARGETS]
 _BATCH = 8
 
 
-def _rows(years: YearSet, times: np.ndarray) -> np.ndarray:
-    """Rows of the years at times (any shape); -1 where there is none."""
-    rows = np.searchsorted(years.times, times).clip(max=len(years.times) - 1)
-    return np.where(years.times[rows] == times, rows, -1)
-
-
 def _reasons(
     years: YearSet, times: np.ndarray, hours_back: Sequence[int], names: Sequence[str]
 ) -> np.ndarray:
     """Why init times cannot be forecast (N,) str; "" where they can."""
     reasons = np.full(len(times), "", dtype=object)
     for back in hours_back:
-        rows = _rows(years, times - np.timedelta64(back, "h"))
+        rows = years.rows_at(times - np.timedelta64(back, "h"))
         hour = "init time" if back == 0 else f"hour {back} h before"
         for name in names:
             lacking = (rows >= 0) & ~years.valid[rows, DYNAMIC.index(name)]
@@ -147,7 +141,7 @@ def _constant(batch: dict, leads: Sequence[int]) -> torch.Tensor:
 
 def _inputs(years: YearSet, times: np.ndarray, history_h: Sequence[int], device: str) -> dict:
     """hours (B,) and inputs (B, K, 11, N) of a batch of `FieldSamples`, without targets."""
-    rows = _rows(years, times[:, None] - np.asarray(history_h).astype("timedelta64[h]"))
+    rows = years.rows_at(times[:, None] - np.asarray(history_h).astype("timedelta64[h]"))
     held, place = np.unique(rows, return_inverse=True)
     inputs = years.read(held)[..., years.mask][place.reshape(rows.shape)]
     return {
@@ -222,7 +216,7 @@ def plan_field_rule(
     ahead = np.asarray(leads).astype("timedelta64[h]")
 
     def forecast(batch_times: np.ndarray) -> np.ndarray:
-        now = years.read(_rows(years, batch_times))[:, _TARGET] if rule != "climatology" else None
+        now = years.read(years.rows_at(batch_times))[:, _TARGET] if rule != "climatology" else None
         if rule == "persistence":
             return np.repeat(now[:, None], len(leads), axis=1)
         valid = (batch_times[:, None] + ahead).ravel()

@@ -21,7 +21,7 @@ from aqnet.data.stations.samples import (
     observed_at,
 )
 from aqnet.data.store import AnalysisStore, open_store
-from aqnet.io import data_root
+from aqnet.io import station_store
 from aqnet.model.statistical import Situation, StatisticalForecasts, fit_statistical
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.verification.forecast_fields import RULES
@@ -41,7 +41,7 @@ _BATCH = 256
 
 
 def _open(manifest: Manifest, store: str | Path | None) -> tuple[AnalysisStore, GriddedFields]:
-    opened = open_store(Path(store or data_root() / f"{manifest.name}.zarr"), manifest)
+    opened = open_store(station_store(manifest.name, store), manifest)
     return opened, load_fields(opened, splits_of(manifest))
 
 

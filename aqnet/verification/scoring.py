@@ -25,6 +25,7 @@ __all__ = [
     "BASELINES",
     "THRESHOLDS_UG_M3",
     "WINDOWS",
+    "CellTruth",
     "check_forecasts",
     "packed_climatology",
     "score",
@@ -221,19 +222,20 @@ class _Hours:
         return found.reshape(*times.shape, *found.shape[1:])
 
 
-def _truth_reader(work: _Work) -> Callable[[np.ndarray], np.ndarray]:
-    channels = [DYNAMIC.index(name) for name in work.design.pollutants]
-    axis = work.truth.times
+@dataclass(frozen=True, eq=False)
+class CellTruth:
+    """Hours of yearly stores at the cells of a mask (H, W)."""
 
-    def read(times: np.ndarray) -> np.ndarray:
-        found = np.full((len(times), len(channels), int(work.mask.sum())), np.nan, np.float32)
-        rows = np.searchsorted(axis, times).clip(max=len(axis) - 1)
-        there = axis[rows] == times
-        if there.any():
-            found[there] = work.truth.read(rows[there])[:, channels][..., work.mask]
+    years: YearSet
+    mask: np.ndarray
+
+    def read(self, times: np.ndarray, pollutants: Sequence[str]) -> np.ndarray:
+        """(n, P, C) float32, ug/m3, gases at 273.15 K; NaN where an hour is not there."""
+        channels, rows = [DYNAMIC.index(name) for name in pollutants], self.years.rows_at(times)
+        found = np.full((len(times), len(channels), int(self.mask.sum())), np.nan, np.float32)
+        if (there := rows >= 0).any():
+            found[there] = self.years.read(rows[there])[:, channels][..., self.mask]
         return found
-
-    return read
 
 
 def _read_store(store: ForecastStore, work: _Work, times: np.ndarray) -> np.ndarray:
@@ -262,7 +264,8 @@ def _blocks(work: _Work, start: int, stop: int) -> Iterator[np.ndarray]:
 
 def _score_part(work: _Work, task: tuple[int, int]) -> Scoreboard:
     adder = Accumulator(work.design, work.groups, work.mask)
-    truth, usual = _Hours(_truth_reader(work)), None
+    cells, usual = CellTruth(work.truth, work.mask), None
+    truth = _Hours(lambda times: cells.read(times, work.design.pollutants))
     if work.climatology is not None:
         # The forecast `climatology` then has no anomalies, not even where harmonics are negative.
         usual = _Hours(lambda times: np.maximum(work.climatology(times), 0).astype(np.float32))

@@ -31,7 +31,7 @@ from aqnet.data.years.reader import YearStore, open_year
 from aqnet.data.years.writer import YearWriter
 from aqnet.data.years.year_set import compare_with_manifest
 from aqnet.errors import ChecksumError, CoverageError, StoreError, explain
-from aqnet.io import atomic_directory, data_root
+from aqnet.io import atomic_directory, data_root, stores_folder
 from aqnet.progress import Progress, silent
 
 __all__ = ["Listing", "compare_sources", "find_hours", "ingest_year", "prepare"]
@@ -117,7 +117,7 @@ def ingest_year(
     StoreBusyError, StorageFullError
         Another process is writing the store; no room.
     """
-    out = Path(out) if out is not None else data_root() / manifest.name
+    out = stores_folder(manifest.name, out)
     path = out / manifest.store_file(year)
     listing = find_hours(manifest, folder, year, damaged)
     if path.exists() and not force:

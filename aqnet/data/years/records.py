@@ -14,7 +14,7 @@ from aqnet.data.statistics.file import load_statistics
 from aqnet.data.years.reader import YearStore, open_year, verify_year
 from aqnet.data.years.year_set import compare_with_manifest
 from aqnet.errors import ChecksumError, CoverageError, explain
-from aqnet.io import atomic_write_text, data_root
+from aqnet.io import atomic_write_text, stores_folder
 from aqnet.progress import Progress, silent
 
 __all__ = ["CheckedYear", "check_stores", "coverage_table", "record_stores"]
@@ -31,10 +31,6 @@ class CheckedYear:
     recorded: bool
 
 
-def _folder(manifest: GridManifest, folder: str | Path | None) -> Path:
-    return Path(folder) if folder is not None else data_root() / manifest.name
-
-
 def check_stores(
     manifest: GridManifest,
     folder: str | Path | None = None,
@@ -47,7 +43,7 @@ def check_stores(
     ----------
     manifest : GridManifest
     folder : path, optional
-        Folder of the stores; default `data_root() / manifest.name`.
+        Folder of the stores; default `stores_folder(manifest.name)`.
     deep : bool
         Read every hour, not only some of each store.
     progress : callable
@@ -67,7 +63,7 @@ def check_stores(
     ChecksumError, DataError
         The recorded statistics are damaged, not there, or others.
     """
-    folder, record = _folder(manifest, folder), manifest.record()
+    folder, record = stores_folder(manifest.name, folder), manifest.record()
     found = []
     for year in manifest.years:
         entry = record.store(year) if record else None
@@ -143,7 +139,7 @@ def record_stores(
     ----------
     manifest : GridManifest
     folder : path, optional
-        Folder of the stores; default `data_root() / manifest.name`.
+        Folder of the stores; default `stores_folder(manifest.name)`.
     statistics : str, optional
         File of statistics in `folder` to record; default: `STATISTICS`, if it is there.
     deep : bool
@@ -160,7 +156,7 @@ def record_stores(
     ChecksumError, DataError
         The statistics are damaged, not there, or of other stores.
     """
-    folder, target = _folder(manifest, folder), manifest.record_path
+    folder, target = stores_folder(manifest.name, folder), manifest.record_path
     stores = []
     for year in manifest.years:
         store = _verified(manifest, folder, year, None, deep, progress)

@@ -15,7 +15,7 @@ from ..store import array_digest
 from .format import stamp
 from .reader import YearStore, open_year
 from ...errors import CoverageError, StoreError, explain
-from ...io import data_root, sha256_json
+from ...io import sha256_json, stores_folder
 from ...variables import DYNAMIC
 
 # %% auto #0
@@ -57,6 +57,11 @@ class _Axis:
         self.times = np.concatenate([store.times for store in self.stores])
         self.valid = np.concatenate([store.valid for store in self.stores])
         self._starts = np.cumsum([0, *(len(store.times) for store in self.stores)])
+
+    def rows_at(self, times: np.ndarray) -> np.ndarray:
+        """Rows of times (any shape), int64; -1 where there is none."""
+        rows = np.searchsorted(self.times, times).clip(max=len(self.times) - 1)
+        return np.where(self.times[rows] == times, rows, -1)
 
     def locate(self, rows: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Index into `stores`, and row there, of rows of the whole axis; same shape, int64."""
@@ -113,7 +118,7 @@ def open_years(manifest: GridManifest, folder: str | Path | None = None,
                years: tuple[int, ...] | list[int] | None = None, recorded: bool = True) -> YearSet:
     """Open the stores of a manifest, if they are the ones that it and its record describe.
 
-    `folder` defaults to `data_root() / manifest.name`, `years` to all of the manifest.
+    `folder` defaults to `stores_folder(manifest.name)`, `years` to all of the manifest.
     `recorded=False` reads stores that nobody has recorded, to look at them.
 
     Raises
@@ -125,7 +130,7 @@ def open_years(manifest: GridManifest, folder: str | Path | None = None,
     ManifestError
         The record is one of another manifest.
     """
-    folder = Path(folder or data_root() / manifest.name)
+    folder = stores_folder(manifest.name, folder)
     record = manifest.record() if recorded else None
     if recorded and record is None:
         raise _absent(f"the stores of {manifest.name} are not recorded", manifest.record_path,

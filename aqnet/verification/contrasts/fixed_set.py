@@ -20,7 +20,7 @@ from aqnet.data.stations.samples import load_stations, observed_at
 from aqnet.data.store import open_store
 from aqnet.data.years.year_set import YearSet, open_years
 from aqnet.errors import CoverageError, ParameterError, StoreError, explain
-from aqnet.io import data_root
+from aqnet.io import station_store
 from aqnet.model.statistical import situation_at
 from aqnet.training.checkpoint import LoadedForecaster
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
@@ -171,8 +171,8 @@ def _values(plan: ForecastPlan, times: np.ndarray) -> np.ndarray:
 def _truth(years: YearSet, times: np.ndarray, leads: tuple[int, ...]) -> np.ndarray:
     valid = times[:, None] + np.asarray(leads).astype("timedelta64[h]")
     needed, place = np.unique(valid, return_inverse=True)
-    rows = np.searchsorted(years.times, needed).clip(max=len(years.times) - 1)
-    if (lacking := needed[years.times[rows] != needed]).size:
+    rows = years.rows_at(needed)
+    if (lacking := needed[rows < 0]).size:
         raise CoverageError(
             explain("the stores lack hours of the truth", expected="every valid time of the split",
                     found=f"{lacking.size} absent, the first {lacking[0]} UTC",
@@ -190,7 +190,7 @@ def _judge_stations(
     loaded: LoadedForecaster, manifest: Manifest, period: Period, store: str | Path | None,
     echo: Callable[[str], None],
 ) -> Scoreboard:  # fmt: skip
-    path = Path(store or data_root() / f"{manifest.name}.zarr")
+    path = station_store(manifest.name, store)
     plan = plan_stations(loaded, manifest, period, name=MODEL, store=path)
     plan.spec()  # refuses a plan without init times
     opened, leads = open_store(path, manifest), plan.lead_times_h

@@ -14,10 +14,10 @@ from aqnet.metrics import VerificationError
 from aqnet.progress import Progress, silent
 from aqnet.verification.days.products import BEIJING_OFFSET_H
 from aqnet.verification.days.scoring import AQI, PRODUCTS, DayScoring
-from aqnet.verification.days.sources import CellForecasts, CellTruth, ProductMaker
+from aqnet.verification.days.sources import CellForecasts, ProductMaker
 from aqnet.verification.groups import Groups
 from aqnet.verification.scoreboard import Scoreboard
-from aqnet.verification.scoring import check_forecasts, packed_climatology
+from aqnet.verification.scoring import CellTruth, check_forecasts, packed_climatology
 from aqnet.verification.standards import Edition, StandardError, edition
 from aqnet.verification.store.checks import common_axes
 from aqnet.verification.store.reader import ForecastStore

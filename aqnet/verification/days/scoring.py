@@ -19,7 +19,6 @@ from aqnet.verification.accumulate import design_of
 from aqnet.verification.days.products import BEIJING_OFFSET_H, beijing_hours
 from aqnet.verification.days.sources import (
     CellForecasts,
-    CellTruth,
     ProductMaker,
     StationForecasts,
     StationTruth,
@@ -29,6 +28,7 @@ from aqnet.verification.days.sources import (
 from aqnet.verification.days.sums import DayAdder, DayFields
 from aqnet.verification.groups import Groups
 from aqnet.verification.scoreboard import Design, Scoreboard
+from aqnet.verification.scoring import CellTruth
 
 __all__ = ["AQI", "COMPOSITE", "ONE_INITIALISATION", "PRODUCTS", "DayScoring"]
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aqnet.data.climatology import HarmonicClimatology
-from aqnet.data.years.year_set import YearSet
 from aqnet.grid import local_clock
-from aqnet.variables import DYNAMIC, TARGETS
+from aqnet.variables import TARGETS
 from aqnet.verification.days.products import (
     BEIJING_OFFSET_H,
     air_quality_index,
@@ -18,6 +17,7 @@ from aqnet.verification.days.products import (
     pollutant_days,
 )
 from aqnet.verification.days.sums import DayFields
+from aqnet.verification.scoring import CellTruth
 from aqnet.verification.standards import Edition
 from aqnet.verification.stations.network import Observations
 from aqnet.verification.stations.sampling import Sampling
@@ -25,7 +25,6 @@ from aqnet.verification.store.reader import ForecastStore
 
 __all__ = [
     "CellForecasts",
-    "CellTruth",
     "ProductMaker",
     "StationForecasts",
     "StationTruth",
@@ -73,24 +72,6 @@ class CellForecasts:
         values = self.store.read(rows, leads, pollutant, cells=True)
         cells = self.mask[self.store.mask]
         return values if cells.all() else values[..., cells]
-
-
-@dataclass(frozen=True, eq=False)
-class CellTruth:
-    """Hours of yearly stores at the cells of a mask (H, W)."""
-
-    years: YearSet
-    mask: np.ndarray
-
-    def read(self, times: np.ndarray, pollutants: tuple[str, ...]) -> np.ndarray:
-        """(n, P, C) float32, ug/m3, gases at 273.15 K; NaN where an hour is not there."""
-        channels, axis = [DYNAMIC.index(name) for name in pollutants], self.years.times
-        found = np.full((len(times), len(channels), int(self.mask.sum())), np.nan, np.float32)
-        rows = np.searchsorted(axis, times).clip(max=len(axis) - 1)
-        there = axis[rows] == times
-        if there.any():
-            found[there] = self.years.read(rows[there])[:, channels][..., self.mask]
-        return found
 
 
 @dataclass(frozen=True, eq=False)
