@@ -25,7 +25,6 @@ __all__ = ["TILE_KEYS", "TILE_ROWS", "TILE_SCORES", "tiled_attention"]
 TILE_ROWS, TILE_KEYS = 1024, 1024
 SHORT_FROM = 256  # tokens from which 16-bit products serve: roundings of few do not average out
 TILE_SCORES = 2**18  # of a tile that several samples and heads share: 1 MB in float32
-_HEADROOM = 64.0  # of scores above the highest of a receiver's first tile: float32 ends at 2^128
 _LOG2_E = math.log2(math.e)
 
 
@@ -73,11 +72,9 @@ def tiled_attention(
 class _Laid:
     """Tokens (G, N, ..) of G samples and heads: all of them, or those of a tile (`some`).
 
-    `left` . `right` is the score to base 2. Columns: the shift of a receiver's scores (0 at first)
-    times one, features, `own` queries and keys (none if these are of 16 bit), and the climb
-    alpha (h_i - h_j) of sources above the receiver. Features come before queries: their large
-    terms have cancelled before the small ones are added. The last column of `values` is one: its
-    product with the weights is their sum. What products give needs no pass over the scores.
+    `left` . `right` is the score to base 2. Columns: features, `own` queries and keys (none if
+    these are of 16 bit), and the climb alpha (h_i - h_j) of sources above the receiver. Features
+    come first: their large terms have cancelled before the small ones are added.
     """
 
     left: torch.Tensor
@@ -113,21 +110,20 @@ class _Laid:
 def _lay_out(scale, q, k, v, fq, fk, height, alpha) -> _Laid:
     shape, precise = (*q.shape[:3], -1), torch.promote_types(q.dtype, torch.float32)
     short = None if q.dtype == precise else (q.contiguous(), k.contiguous())
-    one = fq.new_ones(shape[:3]).unsqueeze(-1)
-    left, right, rank = [0 * one, fq * _LOG2_E], [one, fk], fq.shape[-1]
+    left, right, rank = [fq * _LOG2_E], [fk], fq.shape[-1]
     if short is None:
-        left, right = [*left, q * (scale * _LOG2_E)], [*right, k]
+        left, right = [*left, q * (scale * _LOG2_E)], [fk, k]
     plain, alpha = sum(x.shape[-1] for x in left), alpha * _LOG2_E
     if height is not None:
-        height = height.expand(len(q), -1)[:, None].expand(shape[:3])[..., None]
-        slope = alpha[:, None, None]
-        left, right = [*left, height * slope, -slope * one], [*right, one, height]
-        height = height.flatten(0, 1)[..., 0]
+        height = height.expand(len(q), -1)[:, None].expand(shape[:3])
+        one, rise = torch.ones_like(height), height * alpha[:, None]
+        left += [torch.stack([rise, -alpha[:, None] * one], dim=-1)]
+        right += [torch.stack([one, height], dim=-1)]
+        height = height.flatten(0, 1)
     left, right = (torch.cat([x.expand(shape) for x in side], dim=-1) for side in (left, right))
-    values = torch.cat([v, one.to(v.dtype)], dim=-1)
-    left, right, values = (x.flatten(0, 1) for x in (left, right, values))
+    left, right, values = (x.flatten(0, 1) for x in (left, right, v.contiguous()))
     short = short and tuple(x.flatten(0, 1) for x in short)
-    own, alpha = slice(1 + rank, plain), alpha.repeat(len(q))
+    own, alpha = slice(rank, plain), alpha.repeat(len(q))
     return _Laid(left, right, own, plain, short, scale * _LOG2_E, values, height, alpha)
 
 
@@ -214,7 +210,7 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scale, q, k, v, fq, fk, height, alpha, order):
         laid = _lay_out(scale, q, k, v, fq, fk, height, alpha)
-        room, out = _Rooms(laid, 1), laid.values.new_empty(*laid.values.shape[:2], v.shape[-1])
+        room, out = _Rooms(laid, 1), torch.empty_like(laid.values)
         lost = torch.empty_like(out) if laid.short else None
         norm = laid.left.new_empty(*out.shape[:2], 1)
         for at, x, rows in _tiles(laid):
@@ -235,11 +231,11 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx, grad):
         *inputs, order, out, lost, norm = ctx.saved_tensors
         laid = _lay_out(ctx.scale, *inputs)
-        laid.left[..., :1] = -norm
         grad, mean = _sorted_back(grad, out, lost, order)
         sums, rooms = _Sums(laid, keys=ctx.needs_input_grad[5]), _Rooms(laid, 2)
         for at, x, rows in _tiles(laid):
-            _take_back(x, at, rows, grad[at, rows], mean[at, rows], sums, rooms)
+            own = (z[at, rows] for z in (grad, mean, norm))
+            _take_back(x, at, rows, *own, sums, rooms)
         return sums.gradients(ctx.scale, *inputs[:5])
 
 
@@ -248,22 +244,16 @@ def _attended(x: _Laid, rows: slice, room: _Rooms) -> tuple[torch.Tensor, torch.
 
     Of 16-bit values in float32, too: the backward pass needs it.
     """
-    values, shift = x.values.to(x.left.dtype), x.left[:, rows, :1]
-    total = values.new_zeros(len(values), rows.stop - rows.start, values.shape[-1])
+    shape, values = (len(x.values), rows.stop - rows.start), x.values.to(x.left.dtype)
+    total = x.left.new_zeros(*shape, values.shape[-1])
+    highest, weight = x.left.new_full((*shape, 1), -math.inf), x.left.new_zeros(*shape, 1)
     for keys in _parts(values.shape[1], TILE_KEYS):
         scores = _scores(x, rows, keys, *room(x, rows, keys))
-        above = scores.amax(-1, keepdim=True)
-        if keys.start == 0:
-            scores.sub_(above)
-            shift.sub_(above)
-        elif (above > _HEADROOM).any():
-            above.relu_()
-            scores.sub_(above)
-            shift.sub_(above)
-            total.mul_(above.neg().exp2_())
-        _add(total, scores.exp2_(), values[:, keys])
-    out, weight = total[..., :-1], total[..., -1:]
-    return out.div_(weight), weight.log2().sub_(shift)
+        before, highest = highest, torch.maximum(highest, scores.amax(-1, keepdim=True))
+        weights, shrink = scores.sub_(highest).exp2_(), (before - highest).exp2_()
+        weight.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+        _add(total.mul_(shrink), weights, values[:, keys])
+    return total.div_(weight), weight.log2_().add_(highest)
 
 
 def _sorted_back(
@@ -286,18 +276,14 @@ def _sorted_back(
     return grad, mean
 
 
-def _take_back(x: _Laid, at: slice, rows: slice, grad, mean, sums: _Sums, rooms) -> None:
-    """Gradients from some receivers, whose weights add up to one; `mean` (g, receivers, 1)."""
-    ours = None if x.short else torch.cat([grad, -mean], dim=-1)
+def _take_back(x: _Laid, at: slice, rows: slice, grad, mean, norm, sums: _Sums, rooms) -> None:
+    """Gradients from some receivers; `mean` and `norm` (g, receivers, 1)."""
     for keys in _parts(x.values.shape[1], TILE_KEYS):
         one, other = rooms(x, rows, keys)
-        weights, values = _scores(x, rows, keys, one).exp2_(), x.values[:, keys].transpose(1, 2)
+        weights = _scores(x, rows, keys, one).sub_(norm).exp2_()
         _accumulate(sums.values[at, :, keys], grad.transpose(1, 2), weights.to(grad.dtype))
-        if ours is None:
-            slope = _precise(other, grad, values[:, :-1]).sub_(mean)
-        else:
-            slope = _add(other, ours, values, beta=0)
-        sums.add(x, at, rows, keys, slope.mul_(weights))
+        slope = _precise(other, grad, x.values[:, keys].transpose(1, 2))
+        sums.add(x, at, rows, keys, slope.sub_(mean).mul_(weights))
 
 
 class _Sums:
@@ -309,9 +295,9 @@ class _Sums:
     def __init__(self, laid: _Laid, keys: bool) -> None:
         self.laid, self.keys, precise = laid, keys, laid.left.dtype
         # of keys, the columns whose gradient is wanted
-        self.columns = slice(1, laid.plain) if keys else laid.own
+        self.columns = slice(0, laid.plain) if keys else laid.own
         self.left = torch.zeros_like(laid.left)
-        kept = (laid.left[..., self.columns], laid.values[..., :-1])
+        kept = (laid.left[..., self.columns], laid.values)
         self.right, self.values = (_transposed_zeros(x, precise) for x in kept)
         self.short = laid.short and (
             torch.zeros_like(laid.short[0], dtype=precise),
@@ -336,7 +322,6 @@ class _Sums:
     def gradients(self, scale: float, q, k, v, fq, fk) -> tuple[torch.Tensor | None, ...]:
         """As autograd wants them from the inputs of `tiled_attention`."""
         laid, rank, shape = self.laid, fq.shape[-1], q.shape[:2]
-        features, own = slice(1, 1 + rank), slice(rank, None)
         if laid.height is not None:
             one, height = self.left[..., laid.plain :].unbind(-1)
             self.alpha += (laid.height * one - height).sum(-1)
@@ -344,8 +329,8 @@ class _Sums:
         values = self.values.transpose(1, 2)
         left, right, values = (x.unflatten(0, shape) for x in (self.left, right, values))
         dfk = _shared(right[..., :rank], fk) if self.keys else None
-        dfq = _shared(left[..., features], fq)
-        dq, dk = left[..., laid.own], right[..., own] if self.keys else right
+        dfq = _shared(left[..., :rank], fq)
+        dq, dk = left[..., laid.own], right[..., laid.own] if self.keys else right
         if self.short:
             dq, dk = self.short[0].unflatten(0, shape), self.short[1].transpose(1, 2)
             dk = dk.unflatten(0, shape) * scale
