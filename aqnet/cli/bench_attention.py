@@ -48,7 +48,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, text: str) -> lis
 @click.option(
     "--kernel", type=click.Choice(["by_device", "tiled", "cpu", "efficient", "flash"]),
     default="by_device", show_default=True,
-    help="By device: on a CPU cpu, in 16 bit tiled; on a GPU efficient. flash is of 16 bit only.",
+    help="By device: on a CPU tiled, on a GPU efficient. flash is of 16 bit only.",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True,
               help="Of queries, keys and values.")  # fmt: skip

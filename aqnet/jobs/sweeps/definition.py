@@ -2,7 +2,7 @@
 
 ::
 
-    name: width-and-scan
+    name: width-and-plume
     notebook: nbs/train/forecast.ipynb     # relative to the repository
     parameters: {max_epochs: 3}            # the same in all points
     grid: {width: [32, 64], depth: [2, 4]} # all combinations
@@ -10,15 +10,15 @@
       learning_rate: [1.0e-4, 2.0e-4]
       batch_size: [64, 128]
     list:                                  # explicit points, such as the arms of an experiment
-      - {label: row-major, parameters: {scan_mode: none}}
-      - {label: scan, parameters: {scan_mode: domain}}
+      - {label: plain, parameters: {physics: false}}
+      - {label: plume, parameters: {physics: true, physics_ridge: false}}
     seeds: 3                               # 0, 1, 2 in each of them; or a list such as [1, 5]
     evaluate:                              # after each; gets the run folder as `train_run`
       notebook: nbs/evaluate/beijing.ipynb
       parameters: {stride: 12}
     summary:                               # once, after all points; gets the name as `sweep`
       notebook: nbs/evaluate/verdict.ipynb
-      parameters: {reference: row-major}
+      parameters: {reference: plain}
     metrics: {validation_loss: min curve.validation}   # columns of results.csv
 
 The points are the product of `list`, `zip`, `grid` and `seeds`, the last varying fastest. A metric
