@@ -73,9 +73,9 @@ from aqnet.cli import main
 from aqnet.data.manifest import load_manifest, resolve_manifest
 from aqnet.data.store import open_store
 from aqnet.errors import StoreError
-from aqnet.io import data_root
+from aqnet.io import station_store
 
-path = data_root() / "beijing.zarr"
+path = station_store("beijing")
 try:
     open_store(path, load_manifest(resolve_manifest("beijing")))
 except StoreError as error:

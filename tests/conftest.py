@@ -17,7 +17,7 @@ from aqnet.data.stations.beijing import build_store
 from aqnet.data.stations.measurements import read_stations
 from aqnet.data.store import AnalysisStore, open_store
 from aqnet.errors import TargetExistsError
-from aqnet.io import data_root
+from aqnet.io import station_store
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def splits(manifest) -> dict[str, Split]:
 @pytest.fixture(scope="session")
 def store(manifest) -> AnalysisStore:
     """The store in the data folder, built first if it is not there (40 s)."""
-    path = data_root() / "beijing.zarr"
+    path = station_store("beijing")
     if not path.exists():
         with suppress(TargetExistsError):  # another pytest worker was faster
             build_store(manifest, path)
