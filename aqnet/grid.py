@@ -174,6 +174,11 @@ def _check_mask(shape: tuple[int, int], mask: np.ndarray) -> np.ndarray:
         found=f"{mask.dtype}, shape {mask.shape}", remedy="give one bool for every cell"))
 
 
+def _active_patches(grid: Grid, mask: np.ndarray, size: int) -> np.ndarray:
+    rows, cols = grid.patches(size).shape
+    return _check_mask(grid.shape, mask).reshape(rows, size, cols, size).any((1, 3))
+
+
 def orientation_of(axis: np.ndarray) -> str:
     """`south_to_north` if the axis of the rows ascends, else `north_to_south`."""
     return "south_to_north" if axis[-1] > axis[0] else "north_to_south"
@@ -228,8 +233,7 @@ class Grid(_LatLon):
 
     def active_patches(self, mask: np.ndarray, size: int) -> np.ndarray:
         """Patches with at least one active cell of `mask` (H, W): bool, shape (rows, cols)."""
-        rows, cols = self.patches(size).shape
-        return _check_mask(self.shape, mask).reshape(rows, size, cols, size).any((1, 3))
+        return _active_patches(self, mask, size)
 
     def coarsened(self, factor: int, name: str) -> Grid:
         """The grid of blocks of `factor` x `factor` cells: same edges, same orientation."""

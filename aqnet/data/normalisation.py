@@ -47,8 +47,7 @@ class _Statistics:
         Mean, and standard deviation about the climatology, over training hours and cells.
     static_mean, static_spread : (4,) float64
         Over the active cells of the domain.
-    utc_offset_h : float
-        Of the local clock [h].
+    utc_offset_h : float, of the local clock [h]
     annual, diurnal : int
         Numbers of harmonics; K = (2 annual + 1) (2 diurnal + 1).
     """
@@ -95,7 +94,7 @@ def _unusable(problem: str, expected: object, found: object, remedy: str = _REME
     return DataError(explain(f"normaliser: {problem}", expected=expected, found=found,
                              remedy=remedy))
 
-
+# %% ../../nbs/09_normalisation.ipynb #b34a152e
 def _check(normaliser: Normaliser) -> None:
     """Shapes that fit each other, and positive spreads: the inverse exists."""
     n, terms = normaliser, (2 * normaliser.annual + 1) * (2 * normaliser.diurnal + 1)

@@ -229,19 +229,22 @@ def verify_year(path: str | Path, deep: bool = False, samples: int = 24, seed: i
     StoreError
         Names the store, the hour and what differs.
     """
-    store, rows = open_year(path), None
-    hours = len(store.times)
-    if deep or samples >= hours:
-        rows = np.arange(hours)
-    else:
-        drawn = np.random.default_rng(seed).choice(hours, samples, replace=False)
-        held = np.flatnonzero(store.valid.any(1))
-        first = held[np.unique(held // SHARD_HOURS, return_index=True)[1]]
-        rows = np.unique(np.concatenate([drawn, first, [0, hours - 1]]))
+    store = open_year(path)
+    rows = _rows_to_verify(store, deep, samples, seed)
     for done, row in enumerate(rows.tolist(), start=1):
         _verify_hour(store, row)
         progress(f"hours of {store.path.name}", done / len(rows))
     return store.digest
+
+# %% ../../../nbs/13_years.ipynb #fb177f5c
+def _rows_to_verify(store: YearStore, deep: bool, samples: int, seed: int) -> np.ndarray:
+    hours = len(store.times)
+    if deep or samples >= hours:
+        return np.arange(hours)
+    drawn = np.random.default_rng(seed).choice(hours, samples, replace=False)
+    held = np.flatnonzero(store.valid.any(1))
+    first = held[np.unique(held // SHARD_HOURS, return_index=True)[1]]
+    return np.unique(np.concatenate([drawn, first, [0, hours - 1]]))
 
 # %% ../../../nbs/13_years.ipynb #d75955df
 def _verify_hour(store: YearStore, row: int) -> None:

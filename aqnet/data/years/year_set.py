@@ -43,7 +43,7 @@ def _check_together(early: YearStore, late: YearStore) -> None:
             found="; ".join(differ), remedy="read together only stores of one manifest"))
 
 # %% ../../../nbs/13_year_sets.ipynb #0aa2a7f9
-class _Axis:
+class _Joined:
     """Times of several years in a row, and what the years share."""
 
     def __init__(self, stores: tuple[YearStore, ...] | list[YearStore]) -> None:
@@ -57,6 +57,10 @@ class _Axis:
         self.times = np.concatenate([store.times for store in self.stores])
         self.valid = np.concatenate([store.valid for store in self.stores])
         self._starts = np.cumsum([0, *(len(store.times) for store in self.stores)])
+
+# %% ../../../nbs/13_year_sets.ipynb #75c512bb
+class _Axis(_Joined):
+    """Where an hour is: its row among all years, its store and its row there."""
 
     def rows_at(self, times: np.ndarray) -> np.ndarray:
         """Rows of times (any shape), int64; -1 where there is none."""
