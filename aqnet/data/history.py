@@ -20,18 +20,7 @@ __all__ = ["History", "rows_of", "trailing_mean"]
 
 # %% ../../nbs/08_history.ipynb #c72cfc93
 @dataclass(frozen=True)
-class _Sums:
-    """What a `History` holds."""
-
-    times: np.ndarray
-    anomalies: np.ndarray
-    known: np.ndarray
-    climatology: HarmonicClimatology
-    _sums: np.ndarray  # (T + 1, V, ...) float64: row i sums the anomalies of the rows before i
-    _counts: np.ndarray  # (T + 1, V, ...) int32: how many of them are known
-
-# %% ../../nbs/08_history.ipynb #fbaf71af
-class History(_Sums):
+class History:
     """Anomalies about a climatology, and means of them over the hours before.
 
     Attributes
@@ -41,6 +30,12 @@ class History(_Sums):
     known : (T, V, ...) bool, for fields (T, V, 1, 1)
     climatology : HarmonicClimatology of shape (V, ...)
     """
+    times: np.ndarray
+    anomalies: np.ndarray
+    known: np.ndarray
+    climatology: HarmonicClimatology
+    _sums: np.ndarray  # (T + 1, V, ...) float64: row i sums the anomalies of the rows before i
+    _counts: np.ndarray  # (T + 1, V, ...) int32: how many of them are known
 
     @classmethod
     def build(cls, times, values, climatology: HarmonicClimatology) -> History:

@@ -43,7 +43,7 @@ def _check_together(early: YearStore, late: YearStore) -> None:
             found="; ".join(differ), remedy="read together only stores of one manifest"))
 
 # %% ../../../nbs/13_year_sets.ipynb #0aa2a7f9
-class _Joined:
+class _Axis:
     """Times of several years in a row, and what the years share."""
 
     def __init__(self, stores: tuple[YearStore, ...] | list[YearStore]) -> None:
@@ -57,15 +57,6 @@ class _Joined:
         self.times = np.concatenate([store.times for store in self.stores])
         self.valid = np.concatenate([store.valid for store in self.stores])
         self._starts = np.cumsum([0, *(len(store.times) for store in self.stores)])
-
-# %% ../../../nbs/13_year_sets.ipynb #75c512bb
-class _Axis(_Joined):
-    """Where an hour is: its row among all years, its store and its row there."""
-
-    def rows_at(self, times: np.ndarray) -> np.ndarray:
-        """Rows of times (any shape), int64; -1 where there is none."""
-        rows = np.searchsorted(self.times, times).clip(max=len(self.times) - 1)
-        return np.where(self.times[rows] == times, rows, -1)
 
     def locate(self, rows: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Index into `stores`, and row there, of rows of the whole axis; same shape, int64."""
@@ -87,6 +78,11 @@ class YearSet(_Axis):
     """
     synthetic = property(lambda self: any(store.synthetic for store in self.stores))
     digest = property(lambda self: sha256_json([store.digest for store in self.stores]))
+
+    def rows_at(self, times: np.ndarray) -> np.ndarray:
+        """Rows of times (any shape), int64; -1 where there is none."""
+        rows = np.searchsorted(self.times, times).clip(max=len(self.times) - 1)
+        return np.where(self.times[rows] == times, rows, -1)
 
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Hours `rows` of the whole axis, (n, 11, H, W) float32; see `read_hours`."""
