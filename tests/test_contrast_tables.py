@@ -159,6 +159,8 @@ def test_between_validations_a_loss_falls_as_a_power_of_time():
     for wall_s in (50.0, 99.0, 400.0, 800.0):
         assert best_until(curve, wall_s) == pytest.approx(wall_s**-0.5)
     assert np.isnan(best_until(curve.assign(wall_s=np.nan), 50.0))
+    perfect = curve.assign(best=[4.0, 2.0, 1.0, 0.0])  # has no logarithm: linear
+    assert best_until(perfect, 500.0) == pytest.approx(0.5)
 
 
 def test_a_run_that_does_not_say_its_seconds_has_no_cost(folders, tmp_path):

@@ -12,10 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aqnet.grid import GRIDS
 from aqnet.model.bench_machine import memory_is_told
+from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.training import bench_step
 from aqnet.training.bench_step import CASES, Size
-from aqnet.training.cost import Work, count_operations, work_of
+from aqnet.training.cost import Work, count_operations, domain_like, work_of
 from aqnet.training.experiment import experiment
 
 SMALL = {"width": 32, "depth": 2, "heads": 4, "lead_times_h": [12, 24]}
@@ -56,6 +58,15 @@ def test_the_published_size_has_the_published_number_of_parameters():
     assert work.tokens == 8192
     assert work.parameters == 52_509_728
     assert work.gradient_bytes == 4 * work.parameters
+
+
+def test_orders_are_built_where_they_are_read():
+    place, sizes = GRIDS["china_32x64"], {"width": 16, "depth": 1, "heads": 2, "patch": 4}
+    rows, lanes = (
+        domain_like(ModelConfig(**sizes, scan=ScanConfig(**scan, window=8, regions=(4, 4))), place)
+        for scan in ({}, {"mode": "lanes"})
+    )
+    assert rows.orders is None and lanes.orders is not None
 
 
 def test_a_full_size_is_counted_in_seconds_and_little_memory():

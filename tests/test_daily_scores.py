@@ -329,6 +329,8 @@ def test_days_at_stations_are_those_of_their_cells(truth, hourly):
     assert len(board.record["stations"]["table"]) == 5
     with pytest.raises(StoreError, match="names of their own"):
         score_station_days((hourly, hourly), observed, standard="2012")
+    with pytest.raises(StoreError, match="names of their own"):
+        score_station_days(hourly, observed, standard="2012", baselines=("persistence",) * 2)
     with pytest.raises(ParameterError, match="days at stations"):
         score_station_days(hourly, observed, standard="2012", baselines=("climatology",))
 

@@ -135,8 +135,9 @@ def test_orders_of_something_else_are_refused(changes, words):
     scan = {"mode": "region", "regions": (2, 2), "rank_embedding": True}
     orders = domain(ModelConfig(**SMALL, scan=ScanConfig(**scan)))
     other = {**SMALL, **changes, "scan": ScanConfig(**{**scan, **changes.get("scan", {})})}
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=words) as caught:
         FieldTransformer(ModelConfig(**other), INPUTS, orders)
+    assert "aqnet wind-scan build --" in str(caught.value)
 
 
 def test_domains_that_do_not_fit_are_refused():

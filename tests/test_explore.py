@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import explore_case
 import network_case
@@ -19,6 +20,7 @@ from matplotlib.image import imread
 
 from aqnet.data.stations.samples import batch_arrays
 from aqnet.errors import CoverageError, LeadTimeError
+from aqnet.explore import attention
 from aqnet.explore.attention import _Calls, _inner, attention_row, prior_footprints
 from aqnet.explore.bench_redraw import redraw_times
 from aqnet.explore.controls import TimeControl
@@ -30,11 +32,12 @@ from aqnet.explore.map_view import MapView
 from aqnet.explore.panels import Map
 from aqnet.explore.scan_view import ScanView
 from aqnet.explore.world import clock
-from aqnet.grid import Grid
+from aqnet.grid import GRIDS, Grid
 from aqnet.model.attention import PlainAttention
 from aqnet.model.check_attention import Sizes, made_up_context
 from aqnet.model.config import ScanConfig
 from aqnet.model.physics_attention import PhysicsAttention, PhysicsConfig
+from aqnet.model.ridge import ridge_path, ridge_spec, save_ridge
 from aqnet.variables import DYNAMIC, TARGETS
 from aqnet.verification.forecast_plan import ForecastPlan, write_forecasts
 from aqnet.verification.forecasts import sample_at_stations
@@ -303,6 +306,20 @@ def test_a_footprint_before_learning_lies_upwind(stations):
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-5)
     along = u * (lon - lon[5]) * np.cos(np.deg2rad(40)) + v * (lat - lat[5])
     assert weights @ along < 0
+
+
+def test_the_ridges_of_a_large_grid_are_those_of_its_own_terrain(tmp_path, monkeypatch):
+    monkeypatch.setenv("AQNET_DATA", str(tmp_path))
+    monkeypatch.setattr(attention, "_COMPUTED", 0)
+    grid = GRIDS["china_32x64"]
+    hills = np.random.default_rng(0).gamma(2.0, 500.0, grid.shape)
+    spec = ridge_spec(grid, 4, elevation=hills)
+    factors = save_ridge(ridge_path(spec), spec)
+    active = np.zeros((8, 16), bool)
+    active[2, 3:7] = True
+    left, right = attention._ridges(SimpleNamespace(grid=grid, elevation_m=hills), 4, active)
+    np.testing.assert_array_equal(left, factors.left[35:39])
+    np.testing.assert_array_equal(right, factors.right[35:39])
 
 
 # ---- controls

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import synthetic
@@ -92,6 +94,12 @@ def test_stores_that_were_written_anew_are_refused(judged, recorded):  # noqa: F
     years.stores[0].attributes["content_sha256"] = "0" * 64
     with pytest.raises(StoreError, match=rf"not the stores(.|\n)*{years.stores[0].path.name}"):
         fixed_set._require_stores(judged[1], years)
+    checkpoint = judged[1].checkpoint
+    identity = checkpoint.identity.model_copy(update={"stores": ()})
+    others = replace(checkpoint, identity=identity)
+    with pytest.raises(StoreError, match="not the stores of the training"):
+        judge_fixed_set(replace(judged[1], checkpoint=others), load_manifest(recorded[0]),
+                        recorded[1], every_h=6, split="test", echo=str)  # fmt: skip
 
 
 def test_absent_hours_of_the_truth_are_counted(recorded):  # noqa: F811

@@ -40,7 +40,7 @@ from aqnet.errors import (
     TargetExistsError,
 )
 from aqnet.grid import GRIDS
-from aqnet.variables import TARGETS
+from aqnet.variables import TARGETS, VARIABLES
 from aqnet.verification.forecast_plan import Period, write_forecasts
 from aqnet.verification.store.checks import verify_forecast_store
 from aqnet.verification.store.format import ForecastSpec
@@ -140,6 +140,9 @@ def test_other_tools_read_it_as_cf(store):
         pm25 = data["pm25"]
         assert pm25.dims == ("init_time", "lead_time", "lat", "lon")
         assert pm25.attrs["units"] == "ug m-3" and pm25.attrs["grid_mapping"] == "crs"
+        assert pm25.attrs["long_name"].endswith(VARIABLES["pm25"].definition)
+        comment = "Gases at 273.15 K and 1013.25 hPa. Times are UTC and end their hours."
+        assert data.attrs["comment"].startswith(comment)
         assert "valid_time" in pm25.coords and pm25.coords["valid_time"].dims == pm25.dims[:2]
         assert (data["init_time"].values == init_times()).all()
         assert (data["lead_time"].values == np.array(LEADS, "timedelta64[h]")).all()

@@ -96,6 +96,8 @@ def test_ambient_density_uses_pressure_and_temperature(cams, tmp_path):
     expected = 2 * factor * smooth(GRID.lat, GRID.lon)
     np.testing.assert_allclose(store.read(0, 24, "o3"), expected, rtol=2**-10)
     np.testing.assert_allclose(store.read(0, 24, "pm25"), expected / factor, rtol=2**-10)
+    with xr.open_zarr(store.path, consolidated=False) as data:
+        assert "Gases at the temperature and pressure of the place." in data.attrs["comment"]
 
 
 def test_cams_regional_counts_hours_from_a_date_in_a_name(tmp_path):
@@ -155,6 +157,8 @@ def test_an_init_time_is_given_for_one_file_that_does_not_say_another(tmp_path):
         open_foreign([said], "cams_regional", init=day + 24)
     with pytest.raises(ParameterError, match="2 files"):
         open_foreign([silent, said], "cams_regional", init=day)
+    with pytest.raises(ParameterError, match="time: init_and_lead"):
+        open_foreign([silent], "cams_global", init=day)
 
 
 def test_aurora_writes_a_file_a_step(tmp_path):
@@ -182,6 +186,25 @@ def test_aurora_writes_a_file_a_step(tmp_path):
         np.testing.assert_allclose(store.read(0, 24, name), expected, rtol=2**-10)
 
 
+def test_of_a_history_the_last_pressure_and_temperature_count(tmp_path):
+    coords = {"latitude": LAT, "longitude": LON, "level": [1000], "rollout_step": 1,
+              "time": [INIT + np.timedelta64(12, "h")]}  # fmt: skip
+    data, shape = xr.Dataset(coords=coords), (1, 2, 1, len(LAT), len(LON))
+    earlier = np.array([0.0, 1.0])[None, :, None, None, None] * np.ones(shape)
+    upper = ("batch", "history", "level", "latitude", "longitude")
+    data["atmos_go3"] = upper, 1e-8 * earlier
+    data["sp"] = upper[:2] + upper[3:], 50_000 + 40_000 * earlier[:, :, 0], {"units": "Pa"}
+    data["t"] = upper, 200 + 100 * earlier, {"units": "K"}
+    data.to_netcdf(tmp_path / "1.nc")
+    foreign = open_foreign([tmp_path / "1.nc"], "aurora")
+    gases = {"density": "ambient", "pressure": "sp", "temperature": "t"}
+    found = foreign.field(foreign.init_times[0], 12, "o3", gases)
+    np.testing.assert_allclose(found, 1e-8 * 90_000 / (287.05 * 300) * 1e9)
+    opened = foreign._opened[tmp_path / "1.nc"]
+    foreign.close()
+    assert foreign._opened == {} and opened._close is None  # of xarray: it is closed
+
+
 def test_plain_layout_reads_our_own_netcdf(tmp_path):
     from aqnet.verification.store.netcdf import export_netcdf
 
@@ -194,6 +217,9 @@ def test_plain_layout_reads_our_own_netcdf(tmp_path):
     for name in ours.pollutants:
         np.testing.assert_allclose(store.read(slice(None), None, name),
                                    ours.read(slice(None), None, name), rtol=1e-6)  # fmt: skip
+    with xr.open_zarr(store.path, consolidated=False) as data:
+        said = "Gases at the temperature and pressure of their source. Times are UTC and end"
+        assert data.attrs["comment"].startswith(said)
 
 
 def test_shipped_layouts_can_be_read(tmp_path):

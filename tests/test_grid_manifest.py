@@ -111,6 +111,7 @@ def test_the_digest_is_of_the_content(tmp_path):
         lambda m: m["split"]["test"].update(end="2018-12-30"),
         lambda m: m.update(years=[2013, 2014, 2015, 2016, 2017, 2018, 2019]),
         lambda m: m.update(wind_reference_note="Asked the authors."),
+        lambda m: m.update(constant_static=["elevation"]),
     ],
 )
 def test_words_splits_and_more_years_do_not_make_other_stores(edit, tmp_path):

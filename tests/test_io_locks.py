@@ -73,3 +73,19 @@ def test_files_are_locked_as_nfs_wants_it_and_folders_as_they_can_be(tmp_path):
         descriptor = locks.lock_existing(path)
         assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == mode
         os.close(descriptor)
+
+
+def test_a_file_that_may_only_be_read_is_locked_too(tmp_path, monkeypatch):
+    """What another user has left; root could write it."""
+    (tmp_path / "file").write_text("")
+    opened = os.open
+
+    def refuse(path, flags):
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise PermissionError
+        return opened(path, flags)
+
+    monkeypatch.setattr(locks.os, "open", refuse)
+    descriptor = locks.lock_existing(tmp_path / "file")
+    assert descriptor is not None
+    os.close(descriptor)

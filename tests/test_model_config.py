@@ -88,6 +88,21 @@ def test_a_scan_that_does_not_fit_is_refused(fields, words):
         ScanConfig(**fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "needed"),
+    [
+        ({}, False),
+        ({"window": 8}, False),  # along the rows
+        ({"mode": "region"}, False),  # nothing depends on it
+        ({"mode": "region", "rank_embedding": True}, True),
+        ({"mode": "lanes", "window": 8}, True),
+        ({"mode": "legacy"}, True),
+    ],
+)
+def test_which_scans_read_the_orders_along_the_wind(fields, needed):
+    assert ScanConfig(**fields).needs_orders == needed
+
+
 @pytest.mark.parametrize("how", [{"kernel": "efficient"}, {"method": "dense"}, {"block": 7}])
 def test_how_attention_is_computed_is_no_setting_of_the_function(how):
     here, there = (ModelConfig(physics=PhysicsConfig(**which)) for which in ({}, how))

@@ -188,8 +188,9 @@ NO_HILLS = (np.array(STATIC) != "elevation").astype(float)
     [
         ({"annual": 2}, "coefficients of another shape"),
         ({"coefficients": np.zeros((49, 11))}, "coefficients of another shape"),
-        ({"spread": np.zeros(11)}, "does not vary"),
-        ({"spread": np.full(11, -1.0)}, "does not vary"),
+        ({"spread": np.zeros(11)}, r"does not vary(.|\n)*fit it again"),
+        ({"spread": np.full(11, -1.0)}, r"does not vary(.|\n)*fit it again"),
+        ({"static_spread": -NO_HILLS}, r"does not vary(.|\n)*fit it again"),
         ({"static_spread": NO_HILLS}, r"not vary(.|\n)*'elevation': 0\.0(.|\n)*constant_static"),
         ({"mean": np.full(11, np.nan)}, "mean"),
         ({"static_mean": np.zeros(3)}, "static_mean"),

@@ -16,14 +16,19 @@ from aqnet.cli import main
 from aqnet.data import store
 from aqnet.data.stations import samples
 from aqnet.errors import CoverageError
+from aqnet.grid import Grid
 from aqnet.training.station_problem import station_problem
-from aqnet.verification.physics.probe_quantities import summary
+from aqnet.variables import DYNAMIC
+from aqnet.verification.physics.probe_quantities import Probed, summary
 from aqnet.verification.physics.probe_stations import (
     StationForecasts,
+    _draw,
     probe_station_wind,
     station_init_times,
     write_station_probes,
 )
+from aqnet.verification.physics.probes import Scene
+from aqnet.verification.physics.results import Album
 
 torch.set_num_threads(1)
 
@@ -144,6 +149,28 @@ def test_a_folder_of_probes_of_stations(shaken, tmp_path):
     read = json.loads((out / "results.json").read_text())
     assert read["kind"] == "probe" and read["settings"]["init_times"]
     assert {p["file"] for p in read["pictures"]} == {p.name for p in out.glob("*.png")}
+
+
+def test_a_pollutant_of_which_physics_expects_no_sign_has_no_figure_of_numbers(shaken, tmp_path):
+    data, out = tiny()[0], tmp_path / "probes"
+    times = station_init_times(data, "test", max(LEADS), 5)
+    write_station_probes(out, shaken, data, grid(), times, LEADS, ["o3"], {"command": []})
+    assert list(out.glob("*.png")) and not list(out.glob("numbers_*"))
+
+
+def test_a_wind_of_just_1_m_s_counts_as_southerly_and_as_northerly(tmp_path):
+    """As it does in the numbers; weaker ones are neither."""
+    values = np.zeros((3, 1, len(DYNAMIC), 4), np.float32)
+    values[:, 0, 1] = np.array([1.0, -1.0, 0.9])[:, None]
+    place = Grid("2 x 2", np.array([39.5, 40.5]), np.array([115.5, 116.5]))
+    scene = Scene(np.arange(3).astype("M8[h]"), values, place, np.ones((2, 2), bool))
+    response = np.ones((3, 1, 1, 4))
+    found = {(name, "checkpoint"): response for name in ("wind_turned", "calm")}
+    album = Album(tmp_path)
+    _draw(Probed({}, found, scene), (24,), 0, "pm25", album)
+    drawn = {entry["file"]: entry["caption"] for entry in album.entries}
+    assert set(drawn) == {"wind_northerly_pm25.png", "wind_southerly_pm25.png"}
+    assert all("over the 1 init times" in text for text in drawn.values())
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ from aqnet.model.config import ModelConfig
 from aqnet.model.grid_forecaster import GridForecaster
 from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.variables import DYNAMIC, TARGETS
+from aqnet.verification.physics.figures import draw_numbers, with_expected_sign
 from aqnet.verification.physics.probe_models import GridForecasts, controls, scene_of, with_terrain
-from aqnet.verification.physics.probe_quantities import summary
-from aqnet.verification.physics.probe_results import ProbeSettings, write_probes
+from aqnet.verification.physics.probe_quantities import Probed, summary
+from aqnet.verification.physics.probe_results import ProbeSettings, _draw_numbers, write_probes
 from aqnet.verification.physics.probe_runs import probe_ridge, probe_source, probe_wind, towards
 from aqnet.verification.physics.probes import (
     Place,
@@ -38,6 +40,7 @@ from aqnet.verification.physics.probes import (
     turned,
     without_source,
 )
+from aqnet.verification.physics.results import Album
 
 GRID = Grid("plain", np.arange(45.0, 25, -0.5), np.arange(95.0, 130, 0.5))  # north to south
 LAT, LON = GRID.mesh()
@@ -346,7 +349,24 @@ def test_a_folder_of_probes(years, tmp_path):
     elsewhere = replace(given, mask=np.ones_like(given.mask))
     with pytest.raises(StoreError, match="does not fit the stores"):
         write_probes(tmp_path / "no", forecasts, elsewhere, settings, {})
+    with pytest.raises(ParameterError, match="needs a receptor"):
+        write_probes(tmp_path / "no", forecasts, given, replace(settings, receptor=None), {})
     assert not (tmp_path / "no").exists()
+
+
+def test_numbers_are_drawn_of_what_has_a_sign_and_of_nothing_else(tmp_path):
+    keys = [("wind_turned", "rms"), ("source_removed", "at_source"),
+            ("source_removed", "displacement_along")]  # fmt: skip
+    values = {(*key, "checkpoint"): np.ones((4, 1, 2)) for key in keys}
+    rows = summary(Probed(values, {}, scene()), (24,), ("pm25", "o3"))
+    found = with_expected_sign(rows, "pm25")
+    assert found == {keys[1]: "-", keys[2]: "+"}
+    assert with_expected_sign(rows, "o3") == {}
+    titles = [axes.get_title("left") for axes in draw_numbers(rows, "pm25").axes]
+    assert [title.rsplit(", ")[-1] for title in titles] == ["< 0?", "> 0?"]
+    album, settings = Album(tmp_path), SimpleNamespace(pollutants=("o3", "pm25"))
+    _draw_numbers(rows, settings, album)
+    assert [entry["file"] for entry in album.entries] == ["numbers_pm25.png"]
 
 
 # ---- commands

@@ -10,9 +10,11 @@ import pytest
 import synthetic
 import torch
 import yaml
+from click.testing import CliRunner
 from made_up_years import made_up_fields, made_up_mask, made_up_static
 from synthetic import LEADS, QUICK, batch_of, config, grid, load, prepared, splits, tiny
 
+from aqnet.cli import main
 from aqnet.data.batches import FieldSamples
 from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest
@@ -289,6 +291,25 @@ def test_caches_are_read_and_part_of_the_identity(recorded, tmp_path, monkeypatc
     manifest = load_manifest(recorded[0])
     again = grid_problem(manifest, model, QUICK, recorded[1], terrain=moved)
     assert again.identity == problem.identity
+
+
+def test_windows_along_the_rows_need_no_orders(recorded, tmp_path, monkeypatch):
+    monkeypatch.setenv("AQNET_DATA", str(tmp_path))  # without any cache
+    problem = fields_problem(recorded, scan=ScanConfig(window=8, regions=(4, 4)))
+    assert problem.identity.scan_sha256 is None and problem.model.domain.orders is None
+    with pytest.raises(CacheError, match="aqnet wind-scan build"):
+        fields_problem(recorded, scan=ScanConfig(mode="lanes", window=8, regions=(4, 4)))
+
+
+def test_ridges_are_verified_with_the_terrain_of_stores(recorded, tmp_path):
+    path, folder = tmp_path / "ridges.safetensors", recorded[1]
+    save_ridge(path, ridge_spec(GRIDS["china_32x64"], 4, 3, elevation=made_up_static(
+        GRIDS["china_32x64"])[2]))  # fmt: skip
+    command = ["terrain", "verify", str(path)]
+    own = CliRunner().invoke(main, [*command, "--manifest", str(recorded[0]), "--folder", folder])
+    assert own.exit_code == 0 and "are those of the terrain" in own.output
+    real = CliRunner().invoke(main, command)
+    assert real.exit_code == 1 and "build it with" in real.output
 
 
 def test_the_digests_of_an_identity_are_found_again(recorded, tmp_path, monkeypatch):

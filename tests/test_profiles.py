@@ -113,6 +113,23 @@ def test_names_and_words_of_a_shell_may_be_short(tmp_path):
     assert profile.commands.value == (("ml", "R"),) and profile.partition.value == "p1"
 
 
+def test_every_name_of_a_profile_may_be_short(tmp_path):
+    changed = content("lumi")
+    short = {part["name"]: f"p{i}" for i, part in enumerate(changed["partitions"])}
+    for part in changed["partitions"]:
+        part["name"] = short[part["name"]]
+    for name in ("partition", "small_partition", "rehearsal_partition"):
+        changed[name] |= {"value": "p1"}
+    changed["name"], changed["python"]["value"] = "g5", "py"
+    changed["container"]["command"]["value"] = ["sg"]
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    found = load_profile(str(path))
+    assert (found.name, found.python.value, found.container.command.value) == ("g5", "py", ("sg",))
+    parts = (found.partition, found.small_partition, found.rehearsal_partition)
+    assert {part.value for part in parts} == {"p1"} and found.limits("p1") is not None
+
+
 def test_settings_are_given_once():
     assert parse_settings(["time=01:00:00", "python=a=b"], "p") == {
         "time": "01:00:00", "python": "a=b", "account": "p",

@@ -141,6 +141,24 @@ def test_the_command_in_an_error_builds_the_patches_of_stores(stores, tmp_path, 
     assert load_scan(path, spec).spec is spec
 
 
+@pytest.mark.parametrize("active", ["all", "china"])
+def test_other_patches_than_those_of_stores_can_be_asked_for(stores, tmp_path, active):
+    grid, path = GRIDS["china_32x64"], tmp_path / "x.safetensors"
+    options = ["--manifest", str(stores[0]), "--folder", str(stores[1]), "--regions", "8", "16"]
+    command = ["wind-scan", "build", *options, "--out", str(path), "--active", active]
+    built = CliRunner().invoke(main, command)
+    assert built.exit_code == 0, built.output
+    mask = china_static(grid)["mask"].values
+    expected = grid.active_patches(mask if active == "china" else np.ones_like(mask), 2)
+    np.testing.assert_array_equal(read_scan(path).spec.active, expected)
+
+
+def test_a_file_that_is_whole_needs_no_command(cache, monkeypatch):
+    """To find it the geography of China is read, with libraries that a training can spare."""
+    monkeypatch.delattr("aqnet.model.scan_cache._known_patches")
+    load_scan(cache, SPEC)
+
+
 @pytest.mark.parametrize(
     "options",
     [["--folder", "x"], ["--active", "stores"], ["--manifest", "twin", "--grid", "china"]],

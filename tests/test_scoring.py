@@ -116,6 +116,8 @@ def test_bad_input_has_named_errors(truth, stores, tmp_path):
         score(open_forecast_store(small_store(tmp_path / "small.zarr")), truth)
     with pytest.raises(StoreError, match="names of their own"):
         score((stores[0], stores[0]), truth)
+    with pytest.raises(StoreError, match="at least one store"):
+        score((), truth)
     with pytest.raises(LeadTimeError, match="lead times"):
         score(stores[0], truth, lead_times_h=(12, 48))
     with pytest.raises(ParameterError, match="baseline"):

@@ -269,6 +269,17 @@ def test_two_stores_on_grids_of_their_own(made_up, tmp_path):
         score_stations((made_up, made_up), held)
 
 
+def test_a_grid_with_other_centres_is_another_grid(made_up, tmp_path):
+    """Though its stations lie in the cells of the same numbers."""
+    shifted = replace(GRID, lat=GRID.lat + 0.05, name="shifted")
+    stores = [made_up] + [open_forecast_store(small_store(
+        tmp_path / f"{name}.zarr", grid=grid, provenance=PROVENANCE | {"name": name}))
+        for name, grid in (("same", GRID), ("shifted", shifted))]  # fmt: skip
+    held = observed(network().take(INSIDE), gaps=0)
+    board = score_stations(stores, held, sampling="nearest")
+    assert list(board.record["stations"]["other_grids"]) == ["shifted"]
+
+
 def test_the_analysis_shows_the_spread_between_station_and_cell(tmp_path):
     grid = GRIDS["china_32x64"]
     years = YearSet([open_year(make_year(tmp_path, days=4))])

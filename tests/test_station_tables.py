@@ -148,6 +148,13 @@ def test_an_absent_time_is_refused():
         utc_hours(["2018-01-01T00:00Z", float("nan"), "2018-01-01T05:00Z"], "here")
 
 
+@pytest.mark.parametrize("column", ["lat", "classes", "withheld"])
+def test_columns_of_other_lengths_are_refused(column):
+    whole = vars(places([36.0, 37.0, 38.0], [103.0, 104.0, 105.0]))
+    with pytest.raises(StationFileError, match="lengths differ"):
+        Stations(**whole | {column: whole[column][:2]})
+
+
 # ---- networks
 
 

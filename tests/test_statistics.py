@@ -522,3 +522,14 @@ def test_training_opens_recorded_data_alone(described, tmp_path):
     write(folder, [2014], seed=5)
     with pytest.raises(StoreError, match="differs from manifest twin: content_sha256"):
         open_training_data(manifest, folder)
+
+
+def test_statistics_remember_what_the_manifest_calls_constant(described, tmp_path):
+    path, manifest, write = described
+    folder = write(tmp_path / "stores", [2013])
+    assert "constant_static" not in statistics_of_manifest(manifest, folder, HERE).attributes
+    content = yaml.safe_load(path.read_text()) | {"constant_static": ["elevation"]}
+    path.write_text(yaml.safe_dump(content))
+    found = statistics_of_manifest(load_manifest(path), folder, HERE)
+    with pytest.raises(DataError, match="elevation varies"):
+        normaliser_of_statistics(found)

@@ -297,6 +297,16 @@ def test_a_job_that_ends_before_its_run_says_why_in_the_run_folder(site, monkeyp
     assert log_of(run).count("the run ended badly") == 1
 
 
+def test_a_run_that_fails_is_noted_once(site, monkeypatch):
+    """The job script does, not what notes the end of a job before its run."""
+    make_notebook(site / "nbs/train/toy.ipynb", "rate: float = 0.1\n", "raise OSError('bad disk')")
+    assert invoke(site, monkeypatch).exit_code == 0
+    (run,) = (site / "runs").iterdir()
+    assert start(run).returncode == 1
+    assert log_of(run).count("the run ended badly") == 1
+    assert "bad disk" in RunFolder.open(run).record.error.message
+
+
 def test_staged_code_remembers_its_work_tree(tmp_path):
     (tmp_path / "run").mkdir()
     stage(tmp_path / "run", ROOT, {"script.py": "pass"})

@@ -67,6 +67,15 @@ def test_without_the_folder_of_the_sweep_its_files_are_not_checked(element):
     assert "staged" not in found
 
 
+def test_what_an_older_aqnet_did_not_note_is_not_checked(element):
+    file = element.path / "submission.json"
+    noted = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in noted.items() if k not in ("script", "staged")}))
+    found = said(element)
+    assert found["job.sbatch"] == found["staged.sha256"] == "unchecked"
+    assert "mismatch" not in found.values()
+
+
 def test_the_provenance_of_an_element_is_that_of_the_code_it_runs(toy, element):
     """Not that of the work tree from which a later array is submitted."""
     staged = shared(element, "staged").parent / "staged/aqnet"

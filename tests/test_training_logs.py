@@ -50,6 +50,9 @@ def test_a_start_that_dies_while_it_writes_them_loses_no_row(folder, monkeypatch
     begin(folder, 3).close()
     assert losses(folder) == {1: "0.5", 2: "1.0", 3: "1.5"}
     assert not list(folder.glob("*.kept"))
+    (folder / METRICS).rename(folder / "metrics.kept")
+    begin(folder, 2).close()  # from an earlier checkpoint than the start that died
+    assert losses(folder) == {1: "0.5", 2: "1.0"}
 
 
 class _Removing:
