@@ -104,7 +104,7 @@ def load_scan(path: str | Path, spec: ScanSpec) -> ScanOrders:
                             command=lambda: _command(path, spec))
     return ScanOrders(spec, **arrays)
 
-
+# %% ../../nbs/21_scan_cache.ipynb #56839d24
 def _known_patches(spec: ScanSpec) -> str | None:
     """Options that give the active patches: all, or those of China and a margin; else None."""
     if spec.grid.name not in GRIDS or spec.active.all():
@@ -120,7 +120,7 @@ def _known_patches(spec: ScanSpec) -> str | None:
             break
     return None
 
-
+# %% ../../nbs/21_scan_cache.ipynb #4048d7bf
 def _command(path: str | Path, spec: ScanSpec) -> str:
     """Command that builds the file; the manifest of stores is the user's to name."""
     numbers = scan_options(spec.patch_size, spec.regions, spec.sectors, spec.lane_patches)
