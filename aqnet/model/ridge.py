@@ -246,7 +246,7 @@ def load_ridge(path: str | Path, spec: RidgeSpec | None = None) -> RidgeFactors:
     errors = dict(zip(ERROR_NAMES, arrays["errors"].tolist(), strict=True))
     return RidgeFactors(arrays["left"], arrays["right"], errors, header)
 
-
+# %% ../../nbs/25_ridge.ipynb #549e9ab7
 def _command(path: str | Path, spec: RidgeSpec | None) -> str:
     if spec is None:
         return "aqnet terrain build"
