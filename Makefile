@@ -102,7 +102,7 @@ worlds: env ## simulate the worlds of the physics experiment (estimated: half an
 	$(call step,worlds,AQNET=$(BIN)/aqnet nbs/experiments/worlds.sh)
 
 # A sweep that is started again does what is missing. One thread a run: WORKERS runs share the cores.
-ablation: worlds data ## the physics experiment: 170 runs, some hours on 2 cores; ends with tables and figures
+ablation: worlds data ## the physics experiment: 176 runs, some hours on 2 cores; ends with tables and figures
 	$(call step,runs,for name in $(SWEEPS); do OMP_NUM_THREADS=1 $(BIN)/aqnet sweep run "nbs/experiments/physics_$$name.yaml" --parallel $(WORKERS) || exit; done)
 	$(call step,results,$(BIN)/aqnet run nbs/evaluate/contrasts.ipynb)
 
