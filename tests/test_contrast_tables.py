@@ -173,7 +173,8 @@ def test_a_run_that_does_not_say_its_seconds_has_no_cost(folders, tmp_path):
     curves = curve_table(found, curves_of(found, plume=[1.0, 0.4, 0.5],
                                           **{"row-major": [1.0, 0.6, 0.5]}))  # fmt: skip
     row = cost_table(found, [PLUME], ["a", "b"], curves, **FEW).iloc[0]
-    assert np.isnan([row["cost_ratio"], row["gain_at_equal_time"]]).all()
+    unknown = ["train_wall_s", "cost_ratio", "gain_at_equal_time", "gain_per_1000_s"]
+    assert row[unknown].isna().all() and np.isfinite(row["train_wall_s_of_reference"])
     assert row["gain_at_equal_steps"] == pytest.approx(0.2)
 
 

@@ -157,6 +157,9 @@ def test_a_folder_that_is_no_evaluation_is_named(folders, tmp_path):
                                                      if k != "train_wall_s"}))  # fmt: skip
     with pytest.raises(VerificationError, match=r"missing \['train_wall_s'\]"):
         read_evaluations({LABEL: folder})
+    (folder / "metrics.json").write_text("[]")
+    with pytest.raises(VerificationError, match="is not of an evaluation"):
+        read_evaluations({LABEL: folder})
     with pytest.raises(VerificationError, match="no such forecast"):
         read_evaluations({LABEL: next(iter(folders.values()))}, forecast="other")
     with pytest.raises(VerificationError, match="no evaluations"):

@@ -14,6 +14,7 @@ from aqnet.grid import Grid
 from aqnet.model.attention import ModelError
 from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.model.network import Domain, FieldTransformer
+from aqnet.model.scan_cache import save_scan
 from aqnet.variables import INPUTS
 
 # ---- which tokens
@@ -154,12 +155,13 @@ def test_domains_that_do_not_fit_are_refused():
         Domain(GRID, good.mask, gaps)
 
 
-def test_digests_follow_the_content():
+def test_digests_follow_the_content(tmp_path):
     config = ModelConfig(**SMALL, scan=ScanConfig(mode="region", regions=(2, 2)))
     one, two = domain(config), domain(config)
     assert one.digests() == two.digests()
     assert set(one.digests()) == {"grid_sha256", "mask_sha256", "scan_sha256", "terrain_sha256"}
     assert all(len(digest) == 64 for digest in one.digests().values())
+    assert one.digests()["scan_sha256"] == save_scan(tmp_path / "x.safetensors", one.orders)
     other = ModelConfig(**SMALL, scan=ScanConfig(mode="region", regions=(3, 2)))
     assert domain(other).digests()["scan_sha256"] != one.digests()["scan_sha256"]
     assert domain(config, full=True).digests()["mask_sha256"] != one.digests()["mask_sha256"]

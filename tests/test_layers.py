@@ -133,6 +133,7 @@ def test_byte_dropout_gives_the_gradient_what_it_gave_the_values(inplace):
     x = leaf * 1.0
     kept = x.detach().clone()
     out = layer(x)
+    assert (out is x) == inplace  # what is left of the input has the gradient of the output
     grad = torch.randn(50, 40)
     out.backward(grad)
     factor = out.detach() / kept  # 0, or the gain

@@ -5,10 +5,15 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from aqnet.model.bench_machine import memory_is_told
+from aqnet.training import memory
+from aqnet.training.config import TrainingConfig
+from aqnet.training.memory import KEPT_BYTES, LARGE_BYTES
+from aqnet.training.processes import open_fabric
 
 # Blocks of 20 MB of which every second one is freed; the first, of 30 MB, raises glibc's own limit.
 HELD = """
@@ -38,3 +43,13 @@ def freed_mb(call: str) -> float:
 def test_large_blocks_go_back_when_they_are_freed():
     assert freed_mb("return_freed_memory()") > 190
     assert freed_mb("") < 100  # else the call is of no use
+
+
+def test_a_training_on_a_processor_returns_memory_and_keeps_the_end_of_the_heap(monkeypatch):
+    """Else, with one limit set, glibc would give back every small block at the end of the heap."""
+    said = []
+    library = SimpleNamespace(mallopt=lambda *pair: said.append(pair))
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
+    open_fabric(TrainingConfig(accelerator="cpu"))
+    assert said == [(-3, LARGE_BYTES), (-1, KEPT_BYTES)]  # of malloc.h

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_resume import CutError, cut
 from toy_training import config, problem
 
 from aqnet.errors import RunError
@@ -45,6 +46,16 @@ def test_weights_are_the_parents_and_the_record_names_it(parent, tmp_path):
         train(problem(), options, tmp_path / "third", last, silent, parent="f" * 64)
 
 
+def test_a_run_that_goes_on_still_names_its_parent(tmp_path):
+    options, stopped = config(max_steps=3, warmup_steps=0, checkpoint_minutes=1e-9), problem()
+    saved = tmp_path / "run" / "last.ckpt"
+    stopped.train.on_batch = lambda numbers: saved.exists() and cut()
+    with pytest.raises(CutError):
+        train(stopped, options, tmp_path / "run", None, silent, parent="f" * 64)
+    train(problem(), options, tmp_path / "run", "auto", silent)
+    assert read_checkpoint(saved).parent == "f" * 64 and read_checkpoint(saved).progress.step == 3
+
+
 def test_differences_are_told(parent):
     child = problem(dropout=0.1)
     other = child.identity.model_copy(update={"normaliser_sha256": "9" * 64})
@@ -66,6 +77,11 @@ def test_refused(parent):
     with pytest.raises(ModelError, match="names differ"):
         begin_from(wider, parent, fabric)
     assert all(torch.equal(p, before[name]) for name, p in wider.model.named_parameters())
+    saved = read_checkpoint(parent)
+    more = replace(saved, state=saved.state | {"another.weight": torch.zeros(2)})
+    write_checkpoint(parent.with_name("more.ckpt"), more)
+    with pytest.raises(ModelError, match=r"1 names differ(.|\n)*another\.weight"):
+        begin_from(problem(), parent.with_name("more.ckpt"), fabric)
     other = problem()
     identity = other.identity.model_copy(update={"variables": ("v",)})
     with pytest.raises(ModelError, match="variables"):

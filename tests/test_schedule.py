@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from aqnet.errors import ParameterError
 from aqnet.training.config import TrainingConfig
-from aqnet.training.schedule import describe_plan
+from aqnet.training.loaders import chosen_samples
+from aqnet.training.schedule import describe_plan, judged_samples
 from aqnet.training.seeds import derive
 from aqnet.variables import TARGETS
 
@@ -122,3 +123,9 @@ def test_seeds_are_fixed_and_differ_by_seed_purpose_and_place():
     assert all(0 <= value < 2**63 for value in places)
     bits = np.array([[value >> bit & 1 for bit in range(63)] for value in places])
     assert abs(bits.mean() - 0.5) < 5 * 0.5 / math.sqrt(bits.size)
+
+
+@pytest.mark.parametrize(("maximum", "judged"), [(0, 100), (30, 30), (200, 100)])
+def test_as_many_samples_are_predicted_as_are_judged(maximum, judged):
+    settings = reference(max_validation_samples=maximum)
+    assert judged_samples(settings, 100) == len(chosen_samples(100, maximum)) == judged

@@ -275,9 +275,10 @@ def test_a_grid_with_other_centres_is_another_grid(made_up, tmp_path):
     stores = [made_up] + [open_forecast_store(small_store(
         tmp_path / f"{name}.zarr", grid=grid, provenance=PROVENANCE | {"name": name}))
         for name, grid in (("same", GRID), ("shifted", shifted))]  # fmt: skip
-    held = observed(network().take(INSIDE), gaps=0)
-    board = score_stations(stores, held, sampling="nearest")
-    assert list(board.record["stations"]["other_grids"]) == ["shifted"]
+    held = observed(network().take([0, 1, 3, 4]), gaps=0)  # s2 is at the border of two cells
+    for elevation in (None, np.full(GRID.shape, 40.0)):
+        board = score_stations(stores, held, sampling="nearest", elevation_m=elevation)
+        assert list(board.record["stations"]["other_grids"]) == ["shifted"]
 
 
 def test_the_analysis_shows_the_spread_between_station_and_cell(tmp_path):

@@ -227,6 +227,8 @@ def _metrics(folder: Path) -> dict:
     path = folder / METRICS
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict):
+            raise TypeError(f"no mapping, but {type(metrics).__name__}")
         missing = [name for name in _NEEDED if name not in metrics]
         unknown_time = metrics.get("train_wall_s", 0) is None
         metrics |= {"train_wall_s": 0.0} if unknown_time else {}

@@ -120,7 +120,7 @@ def _select(
             path, f"there is no variable {name}", name, sorted(map(str, data.data_vars))
         )
     array = data[name]
-    if about.get("last"):
+    if about.get("last") in array.dims:
         array = array.isel({about["last"]: -1})
     array = array.isel({dim: at for dim, at in position.items() if dim in array.dims})
     for dim, value in level.items():

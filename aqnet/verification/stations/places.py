@@ -55,7 +55,8 @@ class StationPlaces:
                         found=f"{len(dropped)} outside of one or another",
                         remedy="choose other stations, or score the stores one by one")
             )  # fmt: skip
-        heights = [elevation_m if source is sources[0] else None for source in sources]
+        ours = sources[0].grid.digest  # of which the elevation is
+        heights = [elevation_m if source.grid.digest == ours else None for source in sources]
         found = tuple(
             sample_stations(source.grid, source.mask, stations.take(kept), method, elevation_m=h)
             for source, h in zip(sources, heights, strict=True)
