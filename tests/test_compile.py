@@ -290,11 +290,11 @@ def test_spawned_workers_see_the_parameters_of_the_command_line(tmp_path):
 
 def test_several_processes_share_one_run_folder_that_rank_0_writes(tmp_path):
     script = script_of(make_notebook(tmp_path / "n.ipynb", TYPED, STORE))
-    ranks = {"WORLD_SIZE": "2"}
-    done = python(script, RANK="1", **ranks)
+    ranks = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    done = python(script, RANK="1", LOCAL_RANK="1", **ranks)
     assert done.returncode == 2 and "no common run folder" in done.stderr
     for rank in ("1", "0"):  # the later rank first: it must not wait for the folder
-        done = python(script, "--run-dir", "both", RANK=rank, **ranks)
+        done = python(script, "--run-dir", "both", RANK=rank, LOCAL_RANK=rank, **ranks)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "both").exists() == (rank == "0")
     assert RunFolder.open(tmp_path / "both").record.status == "complete"

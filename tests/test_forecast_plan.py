@@ -17,7 +17,7 @@ from test_problem import (  # noqa: F401
     tiny_manifest,
 )
 
-from aqnet.cli.forecast import _processes, forecast
+from aqnet.cli.forecast import forecast
 from aqnet.cli.times import parse_leads
 from aqnet.data.batches import FieldSamples
 from aqnet.data.manifest import load_manifest
@@ -261,15 +261,8 @@ def test_command_line(recorded, fields, tmp_path):  # noqa: F811
                                catch_exceptions=False)  # fmt: skip
 
 
-def test_leads_as_text_and_processes(monkeypatch):
+def test_leads_as_text():
     assert parse_leads("1:120") == tuple(range(1, 121)) and parse_leads("12,24") == (12, 24)
     for wrong in ("12;24", "120:1", "0,12", ""):
         with pytest.raises(ParameterError, match="lead times cannot be read"):
             parse_leads(wrong)
-    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"):
-        monkeypatch.delenv(name, raising=False)
-    assert _processes() == (0, 1, 0)
-    launched = {"STEP_ID": "0", "PROCID": "5", "NTASKS": "8", "LOCALID": "1"}
-    for name, value in launched.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    assert _processes() == (5, 8, 1)

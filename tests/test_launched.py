@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import torch
 
-from aqnet.jobs.runs.attempts import launch
+from aqnet.launch import Launch, this_launch
 from aqnet.training import processes
 from aqnet.training.config import TrainingConfig
 from aqnet.training.processes import _launched, open_fabric
@@ -15,7 +15,7 @@ from aqnet.training.processes import _launched, open_fabric
 # What sbatch gives a job script of 2 nodes x 2 tasks; what srun adds (SLURM 22.05).
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash", "SLURM_NNODES": "2", "SLURM_NTASKS": "4"}
 JOB |= {"SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0"}
-STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3"}
+STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,15 @@ def nowhere(monkeypatch):
 def test_a_python_in_a_job_script_is_alone(nowhere):
     for name, value in JOB.items():
         nowhere.setenv(name, value)
-    assert launch()[1:] == (0, 1) and _launched() is None
+    nowhere.setenv("RANK", "1")  # of something that is not torchrun
+    nowhere.setenv("WORLD_SIZE", "2")
+    assert this_launch() == Launch("none", 0, 1, 0, 1) and _launched() is None
 
 
 def test_a_task_of_srun_is_a_rank_whatever_the_job_is_called(nowhere):
     for name, value in (JOB | STEP).items():
         nowhere.setenv(name, value)
-    assert launch()[1:] == (3, 4)
+    assert this_launch() == Launch("srun", 3, 4, 1, 2)
     environment, devices, nodes = _launched()
     assert (devices, nodes) == (2, 2) and environment.global_rank() == 3
     nowhere.setenv("SLURM_NTASKS", "1")  # srun -n1
@@ -43,11 +45,12 @@ def test_a_task_of_srun_is_a_rank_whatever_the_job_is_called(nowhere):
 
 
 def test_torchrun_goes_first(nowhere):
-    other = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
+    other = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    other |= {"TORCHELASTIC_RUN_ID": "x"}
     for name, value in (JOB | STEP | other).items():
         nowhere.setenv(name, value)
-    assert launch()[1:] == (1, 2)
-    assert _launched()[1:] == (2, 1)
+    assert this_launch() == Launch("torchrun", 5, 6, 1, 3)
+    assert _launched()[1:] == (2, 3)
 
 
 def test_collectives_have_the_timeout_of_the_settings(nowhere):

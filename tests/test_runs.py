@@ -196,6 +196,8 @@ def test_a_start_under_slurm_is_known_by_its_job(run, monkeypatch):
         monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
         monkeypatch.setenv("SLURM_STEP_ID", "0")
         monkeypatch.setenv("SLURM_PROCID", "0")
+        monkeypatch.setenv("SLURM_LOCALID", "0")
+        monkeypatch.setenv("SLURM_NNODES", "2")
         monkeypatch.setenv("SLURM_NTASKS", "4")
         (run.path / "logs" / f"job-7-{restart}.log").touch()
         if restart == 0:

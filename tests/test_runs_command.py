@@ -421,7 +421,7 @@ COMMANDS = {
     "sbatch": 'case "$1" in --test-only) cat >/dev/null;; *) echo 4242;; esac',
     "scontrol": "echo node1",
     "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; '
-    'SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=1 exec "$@"',
+    'SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 SLURM_NNODES=1 exec "$@"',
 }
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "aqnet"
 # A module may import from its own room and from rooms before it.
 ROOMS = (
-    {"__init__", "_modidx", "errors", "io", "config", "code_state", "progress"},
+    {"__init__", "_modidx", "errors", "io", "config", "code_state", "launch", "progress"},
     {"variables", "units", "grid", "lambert_grid", "metrics", "events"},
     {"data"},
     {"model"},

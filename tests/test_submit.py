@@ -427,7 +427,9 @@ def test_ranks_that_leave_together_do_not_bring_the_first_down(tmp_path):
         RunFolder.create("nbs/train/toy.ipynb", {}, notebook_sha256="0" * 64, started_by="script",
                          path=tmp_path / error)  # fmt: skip
         for rank in (0, 1):
-            environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2"}
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+            place |= {"TORCHELASTIC_RUN_ID": "test"}
+            environment = os.environ | {name: str(value) for name, value in place.items()}
             command = [sys.executable, "-c", lines.format(error=error)]
             started[error, rank] = subprocess.Popen(
                 [*command, "--run-dir", tmp_path / error], env=environment, cwd=ROOT,

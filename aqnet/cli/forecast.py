@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,21 +11,11 @@ from aqnet.cli.console import Progress, sigterm_like_ctrl_c
 from aqnet.cli.options import device_option, question_options
 from aqnet.cli.times import parse_leads, parse_utc
 from aqnet.errors import ParameterError, explain
+from aqnet.launch import this_launch
 
 __all__ = ["forecast", "forecast_store"]
 
 _PATH = click.Path(path_type=Path)
-
-
-def _processes() -> tuple[int, int, int]:
-    """Rank, number of processes and rank on this node, as torchrun or srun set them."""
-    for rank, world, local, there in (
-        ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"),
-        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_ID"),
-    ):
-        if there in os.environ and world in os.environ:
-            return int(os.environ[rank]), int(os.environ[world]), int(os.environ[local])
-    return 0, 1, 0
 
 
 @click.command()
@@ -60,10 +49,11 @@ def forecast(out: Path, device: str, threads: int, block: int, patience: float, 
 
     from aqnet.verification.forecast_plan import write_forecasts
 
-    rank, world, local = _processes()
+    launch = this_launch()
+    rank, world = launch.rank, launch.processes
     torch.set_num_threads(threads)
     if device == "cuda":
-        device = f"cuda:{local % max(1, torch.cuda.device_count())}"
+        device = f"cuda:{launch.local_rank % max(1, torch.cuda.device_count())}"
     plan = _plan(asked, device)
     if rank == 0:
         click.echo(f"{len(plan.times)} init times, {len(plan.skipped)} skipped, "

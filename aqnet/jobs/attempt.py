@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aqnet.jobs.runs import Failure, RunFolder
-from aqnet.jobs.runs.attempts import this_job
+from aqnet.launch import this_job
 
 __all__ = ["main", "note_end"]
 

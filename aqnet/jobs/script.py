@@ -24,7 +24,7 @@ from aqnet.jobs.parameter_cell import parse_source
 from aqnet.jobs.parameter_types import Value
 from aqnet.jobs.parameters import Parameter, resolve
 from aqnet.jobs.runs import RUN_DIR, Failure, RunFolder
-from aqnet.jobs.runs.attempts import launch
+from aqnet.launch import this_launch
 from aqnet.training.shutdown import StopRequest, end_when_terminated
 
 __all__ = ["Script", "command_line", "require_same_run"]
@@ -128,7 +128,8 @@ class Script:
         self.notebook, self.sha256 = notebook, sha256
         self.declared = parse_source(parameters, notebook)
         self.values: dict[str, Value] = {}
-        _, self.rank, self.world = launch()
+        launch = this_launch()
+        self.rank, self.world = launch.rank, launch.processes
         self.run: RunFolder | None = None
         self.stop = StopRequest()
 

@@ -159,7 +159,9 @@ def _told(number: str, submission: Submission) -> Iterator[None]:
         yield
     except RunError as error:
         raise RunError(explain(
-            "the training was submitted, its evaluation was not", expected="two jobs",
-            found=f"job {number} alone, which stays queued, of {submission.job.run}; then {error}",
-            remedy=f"evaluate by hand when it has ended, or take it back: scancel {number}",
+            "the training was submitted, its evaluation was not, or gave no number",
+            expected="two jobs",
+            found=f"job {number}, which stays queued, of {submission.job.run}; then {error}",
+            remedy="see squeue; evaluate by hand when the training has ended, or take it back: "
+            f"scancel {number}",
         )) from error  # fmt: skip

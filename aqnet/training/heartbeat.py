@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from aqnet.launch import this_job
+
 __all__ = ["HEARTBEAT", "INTERVAL_S", "Beat", "Heart", "read_beats", "write_beat"]
 
 HEARTBEAT = "heartbeat"  # folder in the run folder
@@ -100,8 +102,8 @@ def read_beats(folder: Path) -> list[Beat]:
 
 
 def _job() -> str:
-    number = os.environ.get("SLURM_JOB_ID", "")
-    return f"{number}.{os.environ.get('SLURM_RESTART_COUNT', '0')}" if number else ""
+    job, restart = this_job()
+    return "" if job is None else f"{job}.{restart}"
 
 
 class Heart:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from lightning.fabric.plugins.environments import (
 from lightning.fabric.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
+from aqnet.launch import this_launch
 from aqnet.training.config import TrainingConfig
 from aqnet.training.heartbeat import Heart
 from aqnet.training.memory import return_freed_memory
@@ -93,15 +93,15 @@ def _add_up(strategy, bucket):  # without annotations: DDP refuses them as text
 
 def _launched() -> tuple[ClusterEnvironment, int, int] | None:
     """Environment, processes per node and nodes, if torchrun or srun started this process."""
-    if TorchElasticEnvironment.detect():  # first: torchrun may run inside SLURM
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        return TorchElasticEnvironment(), local, int(os.environ["WORLD_SIZE"]) // local
+    launch = this_launch()
+    if launch.launcher == "torchrun":
+        environment: ClusterEnvironment = TorchElasticEnvironment()
     # SLURMEnvironment.detect() takes a Python without srun for a rank, but not a job named `bash`
-    if "SLURM_STEP_ID" in os.environ and int(os.environ["SLURM_NTASKS"]) > 1:
+    elif launch.launcher == "srun" and launch.processes > 1:
         environment = SLURMEnvironment(auto_requeue=False)  # its handlers save inside signals
-        nodes = int(os.environ["SLURM_NNODES"])
-        return environment, int(os.environ["SLURM_NTASKS"]) // nodes, nodes
-    return None
+    else:
+        return None
+    return environment, launch.processes // launch.nodes, launch.nodes
 
 
 def open_fabric(config: TrainingConfig) -> Fabric:

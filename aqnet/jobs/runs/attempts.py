@@ -13,19 +13,11 @@ import aqnet
 from aqnet.code_state import git_state
 from aqnet.jobs.runs.environment import present_environment
 from aqnet.jobs.runs.record import Attempt, Failure, dump, load
+from aqnet.launch import this_job, this_launch
 
-__all__ = ["begin_attempt", "end_attempt", "launch", "log_of_job", "read_attempts", "this_job"]
+__all__ = ["begin_attempt", "end_attempt", "log_of_job", "read_attempts"]
 
 ATTEMPTS, LOGS = "attempts", "logs"
-
-
-def launch() -> tuple[str, int, int]:
-    """What started the processes (none, torchrun, srun), rank of this one, and how many."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return "torchrun", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if "SLURM_STEP_ID" in os.environ:  # a job script alone has the other variables, too
-        return "srun", int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
-    return "none", 0, 1
 
 
 def read_attempts(folder: Path) -> list[Attempt]:
@@ -44,12 +36,6 @@ def _write(folder: Path, attempt: Attempt) -> None:
     dump(folder / ATTEMPTS / f"{attempt.number}.json", attempt)
 
 
-def this_job() -> tuple[str | None, int | None]:
-    """Number of the SLURM job of this process and how often it was requeued; None outside SLURM."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return job, None if job is None else int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-
-
 def log_of_job(folder: Path) -> Path | None:
     """The log that the job script of `aqnet submit` writes for this start, if it does."""
     job, restart = this_job()
@@ -65,12 +51,12 @@ def begin_attempt(folder: Path) -> Attempt:
             _write(folder, attempt.model_copy(update={"status": "lost"}))
     number = before[-1].number + 1 if before else 1
     job, restart = this_job()
-    launcher, _, processes = launch()
+    launch = this_launch()
     log, host = log_of_job(folder), socket.gethostname()
     (folder / LOGS).mkdir(exist_ok=True)
     attempt = Attempt(
-        number=number, launcher=launcher, command=tuple(sys.argv), job=job, restart=restart,
-        host=host, hosts=os.environ.get("SLURM_JOB_NODELIST", host), processes=processes,
+        number=number, launcher=launch.launcher, command=tuple(sys.argv), job=job, restart=restart,
+        host=host, hosts=os.environ.get("SLURM_JOB_NODELIST", host), processes=launch.processes,
         pid=os.getpid(), platform=platform.platform(), cpus=len(os.sched_getaffinity(0)),
         started=datetime.now(UTC), environment=present_environment(),
         sources_sha256=git_state(Path(aqnet.__file__).parent).sources_sha256,
