@@ -83,7 +83,7 @@ def test_pack_static_round_trip(tmp_path):
 
 def test_drafts_of_killed_processes_are_cleared_and_of_others_not(tmp_path):
     target = tmp_path / "x.nc"
-    dead, alive = (tmp_path / f".x.nc.draft-{name}" for name in ("dead", "alive"))
+    dead, alive = (tmp_path / f".x.nc.new-{name}" for name in ("dead", "alive"))
     for draft in (dead, alive):
         draft.mkdir()
         (draft / "draft.nc").write_bytes(b"half")

@@ -269,6 +269,10 @@ def test_flat_terrain_is_named_as_constant(tmp_path):
     assert small().constant_static == ()
     flat = small(written_terrain="flat")
     assert flat.constant_static == ("elevation",)
+    base = twin_manifest().model_copy(update={"constant_static": ("elevation", "population")})
+    for terrain, constant in (("flat", flat.constant_static), ("own", ())):
+        derived = derived_manifest(base, TwinConfig(grid="china_32x64", written_terrain=terrain))
+        assert derived.constant_static == (*constant, "population")
     path = make_years(flat, [2013], tmp_path, window=WINDOW)[0]
     assert not open_year(path).static[STATIC.index("elevation")].any()
 

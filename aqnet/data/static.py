@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +10,7 @@ import xarray as xr
 from aqnet.data.manifest import Manifest
 from aqnet.errors import DataError, explain
 from aqnet.grid import Grid
-from aqnet.io import atomic_write_bytes, require_free_space
-from aqnet.io.locks import lock_existing
+from aqnet.io import atomic_write_bytes, draft_folder, require_free_space
 from aqnet.variables import STATIC
 
 __all__ = [
@@ -46,35 +40,14 @@ def write_nc(dataset: xr.Dataset, path: str | Path, encoding: dict) -> None:
     StorageFullError
         There is less room than the uncompressed data need.
     """
-    path = Path(path).absolute()
     require_free_space(path, dataset.nbytes)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The library writes in place, so: a draft beside the target, then one atomic write. Its
     # in-memory files are no way out: they hold the time of writing, and sha256 would change.
-    with _draft_folder(path) as folder:
+    with draft_folder(path) as folder:
         draft = folder / "draft.nc"
         dataset.to_netcdf(draft, format="NETCDF4", engine="netcdf4", encoding=encoding)
-        atomic_write_bytes(path, draft.read_bytes())
-
-
-@contextmanager
-def _draft_folder(path: Path) -> Iterator[Path]:
-    """A locked folder beside `path`; those of processes that were killed are cleared."""
-    for leftover in path.parent.glob(f".{path.name}.draft-*"):
-        descriptor = lock_existing(leftover)  # None: its process lives
-        if descriptor is not None:
-            shutil.rmtree(leftover)
-            os.close(descriptor)
-    descriptor = None
-    while descriptor is None:  # another process may take it for a leftover before it is locked
-        folder = path.parent / f".{path.name}.draft-{secrets.token_hex(4)}"
-        folder.mkdir()
-        descriptor = lock_existing(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-        os.close(descriptor)
+        content = draft.read_bytes()
+    atomic_write_bytes(path, content)
 
 
 def _require(name: str, condition: bool, expected: str, found: object) -> None:

@@ -6,6 +6,7 @@ from aqnet.io.atomic import (
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
+    draft_folder,
     place_folder,
 )
 from aqnet.io.digests import sha256_file, sha256_json
@@ -26,6 +27,7 @@ __all__ = [
     "atomic_write_json",
     "atomic_write_text",
     "data_root",
+    "draft_folder",
     "explain_full_disk",
     "lock_folder",
     "place_folder",

@@ -22,6 +22,7 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
+    "draft_folder",
     "place_folder",
 ]
 
@@ -193,6 +194,30 @@ def _replace(temporary: Path, path: Path) -> None:
 
 
 @contextmanager
+def draft_folder(path: str | Path) -> Iterator[Path]:
+    """Lend a locked folder beside `path`, for a library that writes its files in place.
+
+    Parameters
+    ----------
+    path : path
+        What is being written; missing parent folders are created. It is not touched.
+
+    Yields
+    ------
+    pathlib.Path
+        Temporary folder on the same file system. It is removed at the end, unless it was renamed;
+        what a killed process left is removed by the next call.
+    """
+    folder, descriptor = _new_neighbour(Path(path).absolute(), directory=True)
+    try:
+        yield folder
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.close(descriptor)
+
+
+@contextmanager
 def atomic_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Build a folder beside its place and rename it there when it is complete.
 
@@ -218,22 +243,16 @@ def atomic_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
         `path` exists and `replace` is false.
     """
     path = Path(path).absolute()
-    with explain_full_disk(path):
-        temporary, descriptor = _new_neighbour(path, directory=True)
-        try:
-            if path.exists() and not replace:
-                raise _exists_error(path)
-            yield temporary
-            _fsync_tree(temporary)
-            if path.exists() and replace:
-                _replace(temporary, path)
-            else:
-                _place(temporary, path)
-            _fsync(path.parent)
-        finally:
-            if temporary.exists():
-                shutil.rmtree(temporary)
-            os.close(descriptor)
+    with explain_full_disk(path), draft_folder(path) as temporary:
+        if path.exists() and not replace:
+            raise _exists_error(path)
+        yield temporary
+        _fsync_tree(temporary)
+        if path.exists() and replace:
+            _replace(temporary, path)
+        else:
+            _place(temporary, path)
+        _fsync(path.parent)
 
 
 def place_folder(temporary: str | Path, path: str | Path) -> None:

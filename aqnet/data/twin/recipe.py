@@ -98,7 +98,8 @@ def derived_manifest(
     content = base.model_dump(mode="json")
     content |= {"name": name, "grid": config.grid}
     content["recipe"] = content["recipe"] | {"settings": settings}
-    content["constant_static"] = ["elevation"] if config.written_terrain == "flat" else []
+    flat = ["elevation"] if config.written_terrain == "flat" else []
+    content["constant_static"] = flat + [n for n in base.constant_static if n != "elevation"]
     return GridManifest.model_validate(content)
 
 
