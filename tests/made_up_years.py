@@ -8,7 +8,7 @@ import numpy as np
 
 from aqnet.data.made_up import static_stack
 from aqnet.data.years.format import YearSpec, year_times
-from aqnet.data.years.writer import YearWriter
+from aqnet.data.years.writer import write_year
 from aqnet.grid import GRIDS, Grid
 from aqnet.variables import DYNAMIC
 
@@ -119,12 +119,5 @@ def make_year(
     """
     spec = made_up_spec(year, days, grid, start_label, **attributes)
     path = Path(folder) / f"data_{year}_{grid}_masked.zarr"
-    with YearWriter(path, spec, resume=False) as writer:
-        for number in writer.pending():
-            rows = writer.rows(number)
-            inputs = made_up_fields(spec.times[rows], spec.grid, seed)
-            lost = {r - rows.start: why for r, why in (missing or {}).items()
-                    if rows.start <= r < rows.stop}  # fmt: skip
-            writer.write(number, inputs, missing=lost)
-        writer.finish()
+    write_year(path, spec, lambda rows: made_up_fields(spec.times[rows], spec.grid, seed), missing)
     return path

@@ -21,7 +21,7 @@ from aqnet.data.grid_manifest import GridManifest
 from aqnet.data.manifest import load_manifest
 from aqnet.data.years.format import YearSpec, year_times
 from aqnet.data.years.records import record_stores
-from aqnet.data.years.writer import YearWriter
+from aqnet.data.years.writer import write_year
 from aqnet.grid import GRIDS, Grid
 from aqnet.model.array_cache import CacheError
 from aqnet.model.scan_cache import (
@@ -118,10 +118,8 @@ def stores(tmp_path, monkeypatch) -> tuple[Path, Path]:
     (path := tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
     manifest, grid, folder = load_manifest(path), GRIDS["china_32x64"], tmp_path / "stores"
     spec = YearSpec.from_manifest(manifest, 2013, made_up_static(grid), made_up_mask(grid))
-    with YearWriter(folder / manifest.store_file(2013), spec) as writer:
-        for number in writer.pending():
-            writer.write(number, made_up_fields(spec.times[writer.rows(number)], grid))
-        writer.finish()
+    fields = made_up_fields(spec.times, grid)
+    write_year(folder / manifest.store_file(2013), spec, fields.__getitem__)
     record_stores(manifest, folder)
     return path, folder
 

@@ -40,7 +40,7 @@ from aqnet.data.training_data import open_training_data
 from aqnet.data.years.format import YearSpec, year_times
 from aqnet.data.years.reader import open_year
 from aqnet.data.years.records import record_stores
-from aqnet.data.years.writer import YearWriter
+from aqnet.data.years.writer import write_year
 from aqnet.data.years.year_set import YearSet
 from aqnet.errors import (
     AqnetError,
@@ -437,11 +437,8 @@ def described(tmp_path, monkeypatch):
     def write(folder, years, seed=0):
         for year in years:
             spec = YearSpec.from_manifest(manifest, year, made_up_static(grid), made_up_mask(grid))
-            with YearWriter(folder / manifest.store_file(year), spec) as writer:
-                for number in writer.pending():
-                    times = spec.times[writer.rows(number)]
-                    writer.write(number, made_up_fields(times, grid, seed + year))
-                writer.finish()
+            fields = made_up_fields(spec.times, grid, seed + year)
+            write_year(folder / manifest.store_file(year), spec, fields.__getitem__)
         return folder
 
     return path, manifest, write

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from aqnet.data.years.format import YearSpec
-from aqnet.data.years.writer import YearWriter
+from aqnet.data.years.writer import write_year
 from aqnet.grid import GRIDS, Grid
 from aqnet.variables import DYNAMIC, STATIC, VARIABLES
 
@@ -110,13 +110,11 @@ def write_made_up_year(
     }
     year, place = int(start_label[:4]), GRIDS[grid]
     spec = YearSpec(year, times, place, *_made_up_place(place), attributes)
-    with YearWriter(path, spec, resume=False) as writer:
-        for number in writer.pending():
-            rows = writer.rows(number)
-            stamps = times[rows].astype(np.int64).tolist()
-            inputs = np.stack([_made_up_hour(stamp, place, seed) for stamp in stamps])
-            lost = {r - rows.start: why for r, why in (missing or {}).items()
-                    if rows.start <= r < rows.stop}  # fmt: skip
-            writer.write(number, inputs, missing=lost)
-        writer.finish()
+    stamps = times.astype(np.int64).tolist()
+    write_year(
+        path,
+        spec,
+        lambda rows: np.stack([_made_up_hour(stamp, place, seed) for stamp in stamps[rows]]),
+        missing,
+    )
     return Path(path)

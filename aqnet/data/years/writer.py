@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -21,12 +21,12 @@ from aqnet.data.years.partial_store import (
     refuse_difference,
     write_small,
 )
-from aqnet.data.years.reader import open_year
+from aqnet.data.years.reader import YearStore, open_year
 from aqnet.data.years.shards import begin, shard_entry, shard_rows, write_shard
 from aqnet.errors import StoreError, explain
 from aqnet.io import explain_full_disk, unlock_folder
 
-__all__ = ["YearWriter", "write_shard"]
+__all__ = ["YearWriter", "write_shard", "write_year"]
 
 
 class YearWriter:
@@ -163,6 +163,41 @@ class YearWriter:
             place(self.partial, self.path)
             self._finished = True
         return digest
+
+
+def write_year(
+    path: str | Path,
+    spec: YearSpec,
+    fields: Callable[[slice], np.ndarray],
+    missing: Mapping[int, str] | None = None,
+) -> YearStore:
+    """Write a whole store in this process, and open it; `YearWriter` resumes and shares the work.
+
+    Parameters
+    ----------
+    path : path
+        Store to write; left alone if it is a finished store of the same `spec`.
+    spec : YearSpec
+        What it is to hold.
+    fields : callable
+        Gives the fields of a slice of rows of the store, (hours, variables, H, W) as `write_shard`
+        takes them; called once a shard, in order.
+    missing : mapping, optional
+        Row of the store: reason why its hour is missing.
+
+    Raises
+    ------
+    StoreBusyError, StoreError, StorageFullError
+        See `YearWriter`.
+    """
+    with YearWriter(path, spec, resume=False) as writer:
+        for number in writer.pending():
+            rows = writer.rows(number)
+            lost = {row - rows.start: why for row, why in (missing or {}).items()
+                    if rows.start <= row < rows.stop}  # fmt: skip
+            writer.write(number, fields(rows), missing=lost)
+        writer.finish()
+    return open_year(path)
 
 
 def _identity(path: Path) -> dict:
