@@ -31,7 +31,7 @@ NOTEBOOK = ROOT / "nbs" / "train" / "forecast.ipynb"
 # Options that the notebook leaves to code: shapes of starting values, and the published form.
 NOT_OFFERED = {
     *("lead_embedding", "outputs", "patch_norm", "physics_block", "physics_kernel"),
-    *("physics_elevation_clamp", "physics_elevation_start", "physics_elevation_unit"),
+    *("physics_elevation_clamp", "physics_elevation_unit"),
     *("physics_plume_cap_h", "physics_plume_diffusivity_m2_s", "physics_plume_lead_share"),
     *("physics_plume_sigma_km", "physics_ridge_start"),
     *("physics_rotary_km", "physics_stretch"),
