@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -259,6 +261,25 @@ def test_command_line(recorded, fields, tmp_path):  # noqa: F811
         with pytest.raises(ParameterError, match="what is to be forecast"):
             CliRunner().invoke(forecast, [*wrong, *common, "--out", "x.zarr"],
                                catch_exceptions=False)  # fmt: skip
+
+
+def test_the_command_is_a_rank_of_those_that_srun_started(monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    step = {"STEP_ID": 0, "PROCID": 5, "NTASKS": 8, "LOCALID": 1, "NNODES": 2}
+    for name, value in step.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    plan = SimpleNamespace(times=[], skipped=[], lead_times_h=(12,))
+    seen = {}
+    module = sys.modules["aqnet.cli.forecast"]  # the name in the package is the command
+    monkeypatch.setattr(module, "_plan", lambda asked, device: seen.update(device=device) or plan)
+    monkeypatch.setattr("aqnet.verification.forecast_plan.write_forecasts",
+                        lambda plan, out, **options: seen.update(options))  # fmt: skip
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    result = CliRunner().invoke(
+        forecast, ["--baseline", "persistence", "--device", "cuda", "--out", str(tmp_path / "f")],
+        catch_exceptions=False)  # fmt: skip
+    assert result.exit_code == 0 and result.output == ""  # rank 0 speaks
+    assert (seen["rank"], seen["world"], seen["device"]) == (5, 8, "cuda:1")
 
 
 def test_leads_as_text():

@@ -152,9 +152,7 @@ def test_an_init_time_is_given_for_one_file_that_does_not_say_another(tmp_path):
     said, silent = written("said.nc", "FORECAST time from 20210601"), written("not.nc", "time")
     day = np.datetime64("2021-06-01T00", "h")
     for file in (said, silent):
-        for hour in (day, day + 12):  # a day is all that such a file says
-            given = open_foreign([file], "cams_regional", init=hour)
-            assert given.init_times.tolist() == [hour.item()]
+        assert open_foreign([file], "cams_regional", init=day).init_times.tolist() == [day.item()]
     with pytest.raises(ForeignFileError, match="another init time"):
         open_foreign([said], "cams_regional", init=day + 24)
     with pytest.raises(ParameterError, match="2 files"):
@@ -204,11 +202,11 @@ def test_of_a_history_the_last_pressure_and_temperature_count(tmp_path):
     np.testing.assert_allclose(found, 1e-8 * 90_000 / (287.05 * 300) * 1e9)
     opened = foreign._opened[tmp_path / "1.nc"]
     foreign.close()
+    assert foreign._opened == {} and opened._close is None  # of xarray: it is closed
     data["sp"] = data["sp"].isel(history=-1)  # need not have a history
     data.to_netcdf(tmp_path / "2.nc")
     one = open_foreign([tmp_path / "2.nc"], "aurora")
     np.testing.assert_array_equal(one.field(one.init_times[0], 12, "o3", gases), found)
-    assert foreign._opened == {} and opened._close is None  # of xarray: it is closed
 
 
 def test_plain_layout_reads_our_own_netcdf(tmp_path):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from io_case import names, start
 
 from aqnet import io
-from aqnet.errors import TargetExistsError
+from aqnet.errors import StorageFullError, TargetExistsError
 
 # ---- plain behaviour
 
@@ -98,6 +100,24 @@ def test_any_exception_removes_the_temporary_folder(tmp_path, error):
         (folder / "x").touch()
         raise error("stop")
     assert names(tmp_path) == []
+
+
+def test_a_draft_folder_is_gone_at_the_end_and_so_are_those_of_the_dead(tmp_path):
+    dead = tmp_path / ".x.new-dead"
+    for error in (None, OSError(errno.ENOSPC, "full"), ValueError("stop")):
+        dead.mkdir()
+        expected = StorageFullError if isinstance(error, OSError) else type(error)
+        with pytest.raises(expected) if error else nullcontext(), io.draft_folder(
+            tmp_path / "x"
+        ) as folder:
+            (folder / "draft").touch()
+            assert names(tmp_path) == [folder.name] and folder != dead
+            if error:
+                raise error
+        assert names(tmp_path) == []
+    with io.draft_folder(tmp_path / "x") as folder:
+        folder.rename(tmp_path / "kept")
+    assert names(tmp_path) == ["kept"]
 
 
 def test_a_folder_is_placed_only_where_nothing_stands(tmp_path):

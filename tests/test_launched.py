@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 import torch
 
+from aqnet.errors import ParameterError
 from aqnet.launch import Launch, this_launch
 from aqnet.training import processes
 from aqnet.training.config import TrainingConfig
@@ -16,12 +17,14 @@ from aqnet.training.processes import _launched, open_fabric
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash", "SLURM_NNODES": "2", "SLURM_NTASKS": "4"}
 JOB |= {"SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0"}
 STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+TORCHRUN |= {"TORCHELASTIC_RUN_ID": "x"}
 
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch):
     """No variables of a launcher."""
-    for name in (*JOB, *STEP, "RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+    for name in (*JOB, *STEP, *TORCHRUN):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -29,9 +32,39 @@ def nowhere(monkeypatch):
 def test_a_python_in_a_job_script_is_alone(nowhere):
     for name, value in JOB.items():
         nowhere.setenv(name, value)
-    nowhere.setenv("RANK", "1")  # of something that is not torchrun
-    nowhere.setenv("WORLD_SIZE", "2")
-    assert this_launch() == Launch("none", 0, 1, 0, 1) and _launched() is None
+    assert this_launch() == Launch() and _launched() is None
+
+
+@pytest.mark.parametrize("job", [JOB, {k: v for k, v in JOB.items() if k != "SLURM_NTASKS"}])
+def test_a_python_in_the_shell_of_salloc_is_alone(nowhere, job):
+    """With `use_interactive_step` that shell is a step, whose number is reserved."""
+    for name, value in (job | STEP | {"SLURM_STEP_ID": "4294967290"}).items():
+        nowhere.setenv(name, value)
+    assert this_launch() == Launch() and _launched() is None
+
+
+@pytest.mark.parametrize(
+    "variables, words",
+    [
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "neither torchrun nor srun"),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}, "no LOCAL_RANK"),
+        (STEP | {"SLURM_NTASKS": "4"}, "no SLURM_NNODES"),
+        (JOB | STEP | {"SLURM_NTASKS": "5"}, "5 processes, not the same number"),
+        (TORCHRUN | {"WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "4"}, "6 processes, 4 on this node"),
+    ],
+)
+def test_what_is_no_launch_is_refused_in_words(nowhere, variables, words):
+    """Each process would take itself for the only one, or for one of another number."""
+    for name, value in variables.items():
+        nowhere.setenv(name, value)
+    with pytest.raises(ParameterError, match=words):
+        this_launch()
+
+
+def test_one_process_of_something_else_is_alone(nowhere):
+    nowhere.setenv("RANK", "0")
+    nowhere.setenv("WORLD_SIZE", "1")
+    assert this_launch() == Launch()
 
 
 def test_a_task_of_srun_is_a_rank_whatever_the_job_is_called(nowhere):
@@ -45,11 +78,9 @@ def test_a_task_of_srun_is_a_rank_whatever_the_job_is_called(nowhere):
 
 
 def test_torchrun_goes_first(nowhere):
-    other = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    other |= {"TORCHELASTIC_RUN_ID": "x"}
-    for name, value in (JOB | STEP | other).items():
+    for name, value in (JOB | STEP | TORCHRUN).items():
         nowhere.setenv(name, value)
-    assert this_launch() == Launch("torchrun", 5, 6, 1, 3)
+    assert this_launch() == Launch("torchrun", 5, 6, 1, 2)
     assert _launched()[1:] == (2, 3)
 
 

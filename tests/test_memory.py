@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system; each case in a process of its own, whose limits it sets."""
+"""Freed memory goes back to the system: limits are set in processes of their own, or not at all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ def test_a_training_on_a_processor_returns_memory_and_keeps_the_end_of_the_heap(
     """Else, with one limit set, glibc would give back every small block at the end of the heap."""
     said = []
     library = SimpleNamespace(mallopt=lambda *pair: said.append(pair))
-    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    glibc = SimpleNamespace(libc_ver=lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(memory, "platform", glibc)
+    monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=lambda name: library))
     open_fabric(TrainingConfig(accelerator="cpu"))
     assert said == [(-3, LARGE_BYTES), (-1, KEPT_BYTES)]  # of malloc.h

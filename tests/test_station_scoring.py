@@ -278,7 +278,11 @@ def test_a_grid_with_other_centres_is_another_grid(made_up, tmp_path):
     held = observed(network().take([0, 1, 3, 4]), gaps=0)  # s2 is at the border of two cells
     for elevation in (None, np.full(GRID.shape, 40.0)):
         board = score_stations(stores, held, sampling="nearest", elevation_m=elevation)
-        assert list(board.record["stations"]["other_grids"]) == ["shifted"]
+        told = board.record["stations"]
+        assert list(told["other_grids"]) == ["shifted"]
+        known = [row["height_difference_m"] is not None for row in told["table"]]
+        assert set(known) == {elevation is not None}
+        assert {row["height_difference_m"] for row in told["other_grids"]["shifted"]} == {None}
 
 
 def test_the_analysis_shows_the_spread_between_station_and_cell(tmp_path):

@@ -348,12 +348,17 @@ def test_a_refused_job_leaves_nothing(site, monkeypatch):
     assert not (site / "runs").exists()
 
 
-def test_if_the_evaluation_is_refused_the_job_that_is_queued_is_named(site, monkeypatch):
-    text = 'case "$*" in *--dep*) exit 1;; *--parsable*) echo 4242;; *) cat >/dev/null;; esac'
+@pytest.mark.parametrize(
+    "answer, why", [("exit 1", "SLURM refuses the job"), ("exit 0", "gave no job number")]
+)
+def test_if_the_evaluation_is_refused_the_job_that_is_queued_is_named(
+    site, monkeypatch, answer, why
+):
+    text = f'case "$*" in *--dep*) {answer};; *--parsable*) echo 4242;; *) cat >/dev/null;; esac'
     (site.parent / "bin/sbatch").write_text(f"#!/bin/sh\n{text}\n")
     result = invoke(site, monkeypatch, "--then-evaluate")
-    assert result.exit_code == 1 and "job 4242 alone" in result.output
-    assert "scancel 4242" in result.output and "SLURM refuses the job" in result.output
+    assert result.exit_code == 1 and "job 4242, which stays queued" in result.output
+    assert "scancel 4242" in result.output and why in result.output
 
 
 def test_a_dry_run_leaves_nothing(site, monkeypatch):

@@ -20,7 +20,7 @@ from made_up_years import made_up_fields, made_up_spec, make_year
 from aqnet.data.years import partial_store
 from aqnet.data.years.format import SHARD_HOURS, YearSpec
 from aqnet.data.years.reader import open_year, verify_year
-from aqnet.data.years.writer import YearWriter, write_shard
+from aqnet.data.years.writer import YearWriter, write_shard, write_year
 from aqnet.errors import FieldError, StorageFullError, StoreBusyError, StoreError
 from aqnet.variables import DYNAMIC
 
@@ -54,6 +54,21 @@ def write_pending(path: Path, spec: YearSpec, fields: np.ndarray) -> tuple[list[
         for number in pending:
             writer.write(number, fields[writer.rows(number)])
         return pending, writer.finish()
+
+
+def test_a_year_written_at_once_has_its_missing_hours_in_their_shards(tmp_path, spec, fields):
+    lost, path = {0: "no file", SHARD_HOURS: "damaged", len(spec.times) - 1: "cut"}, tmp_path / "y"
+    store = write_year(path, spec, lambda rows: fields[rows], lost)
+    expected = np.ones(len(spec.times), bool)
+    expected[list(lost)] = False
+    np.testing.assert_array_equal(store.valid.all(1), expected)
+    assert [gap[-1] for gap in store.attributes["missing"]] == list(lost.values())
+    again = write_year(path, spec, lambda rows: 1 / 0)  # it is there: nothing is asked for
+    assert again.digest == store.digest
+    for row in (-1, len(spec.times)):
+        with pytest.raises(StoreError, match="rows in `missing` that"):
+            write_year(tmp_path / "z", spec, lambda rows: fields[rows], {row: "no file"})
+    assert names(tmp_path) == ["y"]
 
 
 # ---- resuming

@@ -200,21 +200,29 @@ def draft_folder(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path : path
-        What is being written; missing parent folders are created. It is not touched.
+        What is being written, for the name and to put back a folder that was caught while it was
+        replaced; missing parent folders are created.
 
     Yields
     ------
     pathlib.Path
         Temporary folder on the same file system. It is removed at the end, unless it was renamed;
         what a killed process left is removed by the next call.
+
+    Raises
+    ------
+    StorageFullError
+        A write in the block met a full disk, quota or file size limit.
     """
-    folder, descriptor = _new_neighbour(Path(path).absolute(), directory=True)
-    try:
-        yield folder
-    finally:
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.close(descriptor)
+    path = Path(path).absolute()
+    with explain_full_disk(path):
+        folder, descriptor = _new_neighbour(path, directory=True)
+        try:
+            yield folder
+        finally:
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.close(descriptor)
 
 
 @contextmanager
@@ -243,7 +251,7 @@ def atomic_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
         `path` exists and `replace` is false.
     """
     path = Path(path).absolute()
-    with explain_full_disk(path), draft_folder(path) as temporary:
+    with draft_folder(path) as temporary:
         if path.exists() and not replace:
             raise _exists_error(path)
         yield temporary

@@ -57,8 +57,8 @@ def _interpreter(job: Job) -> str:
 def _note_early_end(job: Job) -> list[str]:
     """Have run.json say why a job ended before it came to its run, such as at a digest.
 
-    A container that only a command of the profile brings (module load) cannot run this note when
-    that command fails: then the log alone says why, and run.json stays as it was submitted.
+    A container that a command of the profile brings (module load) cannot run this note before that
+    command has run; then the log alone says why, and run.json stays as it was.
     """
     note = note_end("$status")
     return [

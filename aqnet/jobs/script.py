@@ -128,7 +128,8 @@ class Script:
         self.notebook, self.sha256 = notebook, sha256
         self.declared = parse_source(parameters, notebook)
         self.values: dict[str, Value] = {}
-        launch = this_launch()
+        with self.refusing():
+            launch = this_launch()
         self.rank, self.world = launch.rank, launch.processes
         self.run: RunFolder | None = None
         self.stop = StopRequest()

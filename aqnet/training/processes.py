@@ -101,7 +101,7 @@ def _launched() -> tuple[ClusterEnvironment, int, int] | None:
         environment = SLURMEnvironment(auto_requeue=False)  # its handlers save inside signals
     else:
         return None
-    return environment, launch.processes // launch.nodes, launch.nodes
+    return environment, launch.local_processes, launch.nodes
 
 
 def open_fabric(config: TrainingConfig) -> Fabric:

@@ -176,7 +176,8 @@ def write_year(
     Parameters
     ----------
     path : path
-        Store to write; left alone if it is a finished store of the same `spec`.
+        Store to write; what was begun there is begun anew. A finished store of the same `spec` is
+        left alone, whatever its fields are.
     spec : YearSpec
         What it is to hold.
     fields : callable
@@ -187,9 +188,19 @@ def write_year(
 
     Raises
     ------
-    StoreBusyError, StoreError, StorageFullError
+    StoreError
+        `missing` names a row that the store does not have; otherwise see `YearWriter`.
+    FieldError
+        See `write_shard`.
+    StoreBusyError, StorageFullError
         See `YearWriter`.
     """
+    stray = sorted(row for row in missing or {} if not 0 <= row < len(spec.times))
+    if stray:
+        raise StoreError(explain(
+            f"rows in `missing` that {path} does not have", expected=f"0 to {len(spec.times) - 1}",
+            found=stray, remedy="count rows from the first hour of the store",
+        ))  # fmt: skip
     with YearWriter(path, spec, resume=False) as writer:
         for number in writer.pending():
             rows = writer.rows(number)

@@ -50,13 +50,11 @@ def _init_of(
         raise file_error(path, "does not say its init time", layout.init_pattern or "an init time",
                      f"long_name {text!r}", "give it: --init 2018-01-01T00 (UTC)")  # fmt: skip
     day = found.group(1)
-    stated = np.datetime64(f"{day[:4]}-{day[4:6]}-{day[6:8]}", "D")
-    if given is None:
-        return np.datetime64(stated, "h")
-    if np.datetime64(given, "D") != stated:  # the hour is the caller's: files state a day only
-        raise file_error(path, "says another init time than the one given", given, stated,
+    stated = np.datetime64(f"{day[:4]}-{day[4:6]}-{day[6:8]}T00", "h")
+    if given is not None and np.datetime64(given, "h") != stated:
+        raise file_error(path, "says another init time than the one given", f"{given}", f"{stated}",
                          "leave --init out, or give the file it belongs to")  # fmt: skip
-    return given
+    return stated
 
 
 def _hours(path: Path, array: xr.DataArray) -> np.ndarray:

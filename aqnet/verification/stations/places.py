@@ -42,7 +42,10 @@ class StationPlaces:
         stores: Sequence[ForecastStore], analysis: AnalysisFields | None, stations: Stations,
         method: str, outside: str, elevation_m: np.ndarray | None,
     ) -> StationPlaces:  # fmt: skip
-        """Arguments as `sample_stations`; GridError if stations outside are refused."""
+        """Arguments as `sample_stations`, `elevation_m` of the first store's grid.
+
+        GridError if stations outside are refused.
+        """
         sources = [*stores, *([] if analysis is None else [analysis])]
         dropped: dict[str, str] = {}
         for source in sources:
