@@ -28,8 +28,8 @@ make_world() {
   if [ "$name" = carried ]; then
     "$aqnet" data twin --manifest carried --years 2013-2015 --out "$folder"
     if ! "$aqnet" data check carried --store "$folder"; then
-      printf '%s\n' "$folder has other bytes than data_manifests/carried.record.yaml: another processor rounds" \
-        "in another way. Its runs can be compared with each other; gains of other machines agree to rounding."
+      printf '%s\n' "$folder is not what data_manifests/carried.record.yaml has, see above. On another processor" \
+        "the last bits differ: then its runs can be compared with each other. On the same one: delete and repeat."
     fi
     cp data_manifests/carried.yaml "$manifest"
   else
