@@ -137,3 +137,27 @@ def test_it_is_the_default_of_a_configuration_on_a_cpu():
         "tiled",
         "efficient",
     }
+
+
+def test_weights_that_are_nothing_are_zero_and_cost_nothing():
+    scores = torch.tensor([0.0, -1.0, -63.0, -65.0, -130.0, -200.0, -torch.inf, torch.nan])
+    weights = tiled._weights(scores.clone())
+    assert weights[:3].tolist() == [1, 0.5, 2.0**-63] and weights[3:7].tolist() == [0] * 4
+    assert weights[7].isnan(), "what is not a number must be seen by the training"
+    assert 0 < scores[4].exp2() < torch.finfo(torch.float32).tiny, "subnormal without the limit"
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_what_is_not_a_number_reaches_output_and_gradients(which, small_tiles):
+    *tensors, height, alpha = inputs(1, 2, 23, 8, 3, dtype=torch.float32)
+    with torch.no_grad():
+        tensors[which][0, 1, 11, 3] = torch.nan
+    out = fused_attention(*tensors[:3], [tensors[3:]], height, alpha, kernel="tiled")
+    gradients = torch.autograd.grad(out.sum(), tensors[:3])
+    assert out[0, 1].isnan().any() and not out[0, 0].isnan().any()
+    assert any(x[0, 1].isnan().any() for x in gradients)
+
+
+def test_barriers_as_high_as_those_of_tibet(small_tiles):
+    *tensors, height, alpha = inputs(1, 2, 23, 8, 3)
+    compare(*tensors, height * 5, alpha.abs().detach().mul(40).requires_grad_())

@@ -25,6 +25,9 @@ __all__ = ["TILE_KEYS", "TILE_ROWS", "TILE_SCORES", "tiled_attention"]
 TILE_ROWS, TILE_KEYS = 1024, 1024
 SHORT_FROM = 256  # tokens from which 16-bit products serve: roundings of few do not average out
 TILE_SCORES = 2**18  # of a tile that several samples and heads share: 1 MB in float32
+# A weight below is 0: float64 keeps 2**-53 of a sum. Barriers make many so small that their powers
+# were subnormal, which a processor computes twice as slowly.
+LEAST_LOG2 = -64.0
 _LOG2_E = math.log2(math.e)
 
 
@@ -203,6 +206,11 @@ def _scores(x: _Laid, rows: slice, keys: slice, out: torch.Tensor) -> torch.Tens
     return out if climb is None else out.sub_(climb.mul_(x.alpha[:, None, None]))
 
 
+def _weights(scores: torch.Tensor) -> torch.Tensor:
+    """Powers of 2, in place, of scores below the logarithm of a row's largest weight or its sum."""
+    return torch.threshold_(scores, LEAST_LOG2, -math.inf).exp2_()
+
+
 # ---- forward and backward
 
 
@@ -250,7 +258,7 @@ def _attended(x: _Laid, rows: slice, room: _Rooms) -> tuple[torch.Tensor, torch.
     for keys in _parts(values.shape[1], TILE_KEYS):
         scores = _scores(x, rows, keys, *room(x, rows, keys))
         before, highest = highest, torch.maximum(highest, scores.amax(-1, keepdim=True))
-        weights, shrink = scores.sub_(highest).exp2_(), (before - highest).exp2_()
+        weights, shrink = _weights(scores.sub_(highest)), (before - highest).exp2_()
         weight.mul_(shrink).add_(weights.sum(-1, keepdim=True))
         _add(total.mul_(shrink), weights, values[:, keys])
     return total.div_(weight), weight.log2_().add_(highest)
@@ -280,7 +288,7 @@ def _take_back(x: _Laid, at: slice, rows: slice, grad, mean, norm, sums: _Sums, 
     """Gradients from some receivers; `mean` and `norm` (g, receivers, 1)."""
     for keys in _parts(x.values.shape[1], TILE_KEYS):
         one, other = rooms(x, rows, keys)
-        weights = _scores(x, rows, keys, one).sub_(norm).exp2_()
+        weights = _weights(_scores(x, rows, keys, one).sub_(norm))
         _accumulate(sums.values[at, :, keys], grad.transpose(1, 2), weights.to(grad.dtype))
         slope = _precise(other, grad, x.values[:, keys].transpose(1, 2))
         sums.add(x, at, rows, keys, slope.sub_(mean).mul_(weights))
