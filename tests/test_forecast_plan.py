@@ -265,7 +265,7 @@ def test_command_line(recorded, fields, tmp_path):  # noqa: F811
 
 def test_the_command_is_a_rank_of_those_that_srun_started(monkeypatch, tmp_path):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    step = {"STEP_ID": 0, "PROCID": 5, "NTASKS": 8, "LOCALID": 1, "NNODES": 2}
+    step = {"STEP_ID": 0, "PROCID": 6, "NTASKS": 8, "LOCALID": 1, "NNODES": 2}
     for name, value in step.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     plan = SimpleNamespace(times=[], skipped=[], lead_times_h=(12,))
@@ -279,7 +279,7 @@ def test_the_command_is_a_rank_of_those_that_srun_started(monkeypatch, tmp_path)
         forecast, ["--baseline", "persistence", "--device", "cuda", "--out", str(tmp_path / "f")],
         catch_exceptions=False)  # fmt: skip
     assert result.exit_code == 0 and result.output == ""  # rank 0 speaks
-    assert (seen["rank"], seen["world"], seen["device"]) == (5, 8, "cuda:1")
+    assert (seen["rank"], seen["world"], seen["device"]) == (6, 8, "cuda:1")
 
 
 def test_leads_as_text():
