@@ -1,5 +1,5 @@
 # make demo   train and judge a forecast on real measurements
-# make test   everything that .ci/run checks
+# make test   what .ci/run checks, but for SLURM
 # Needs python3.11 with pip, make and git. `make help` lists the rest.
 
 PYTHON ?= python3.11

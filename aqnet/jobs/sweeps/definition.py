@@ -3,15 +3,15 @@
 ::
 
     name: width-and-plume
-    notebook: nbs/train/forecast.ipynb     # relative to the repository
-    parameters: {max_epochs: 3}            # the same in all points
+    notebook: nbs/train/forecast.ipynb     # relative to the repository; parameters of all points:
+    parameters: {max_epochs: 3, physics: true, physics_elevation: 'off', physics_position: none}
     grid: {width: [32, 64], depth: [2, 4]} # all combinations
     zip:                                   # together: first with first, ...
       learning_rate: [1.0e-4, 2.0e-4]
       batch_size: [64, 128]
     list:                                  # explicit points, such as the arms of an experiment
-      - {label: plain, parameters: {physics: false}}
-      - {label: plume, parameters: {physics: true, physics_ridge: false}}
+      - {label: plain, parameters: {physics_plume: 'off'}}
+      - {label: plume, parameters: {physics_plume: learned}}
     seeds: 3                               # 0, 1, 2 in each of them; or a list such as [1, 5]
     evaluate:                              # after each; gets the run folder as `train_run`
       notebook: nbs/evaluate/beijing.ipynb
