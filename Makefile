@@ -106,7 +106,7 @@ ablation: worlds data ## the physics experiment: 176 runs, some hours on 2 cores
 	$(call step,runs,for name in $(SWEEPS); do OMP_NUM_THREADS=1 $(BIN)/aqnet sweep run "nbs/experiments/physics_$$name.yaml" --parallel $(WORKERS) || exit; done)
 	$(call step,results,$(BIN)/aqnet run nbs/evaluate/contrasts.ipynb)
 
-ablation-quick: env ## its main arms in the development world, one seed; about 6 minutes on 2 cores
+ablation-quick: env ## its main arms in the development world, one seed; about 7 minutes on 2 cores, and 5 for its world
 	$(call step,world,AQNET=$(BIN)/aqnet nbs/experiments/worlds.sh carried)
 	$(call step,runs,OMP_NUM_THREADS=1 $(BIN)/aqnet sweep run nbs/experiments/physics_quick.yaml --parallel $(WORKERS))
 
