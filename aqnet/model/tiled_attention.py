@@ -25,8 +25,8 @@ __all__ = ["TILE_KEYS", "TILE_ROWS", "TILE_SCORES", "tiled_attention"]
 TILE_ROWS, TILE_KEYS = 1024, 1024
 SHORT_FROM = 256  # tokens from which 16-bit products serve: roundings of few do not average out
 TILE_SCORES = 2**18  # of a tile that several samples and heads share: 1 MB in float32
-# A weight below is 0: float64 keeps 2**-53 of a sum. Barriers make many so small that their powers
-# were subnormal, which a processor computes twice as slowly.
+# A weight below is 0: 8,192 of them are 2**-51 of a sum of which float32 keeps 2**-24. Barriers make
+# many so small that their powers would be subnormal, which took a processor twice as long.
 LEAST_LOG2 = -64.0
 _LOG2_E = math.log2(math.e)
 
