@@ -8,17 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqnet.model import tiled_attention as tiled
+from aqnet.model import tiles
 from aqnet.model.check_attention import Sizes, check_cases
 from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.model.sorted_attention import KERNEL_OF, dense_attention, fused_attention
 
-SMALL = {"TILE_ROWS": 7, "TILE_KEYS": 5}
+
+def small(patch: pytest.MonkeyPatch, tile: int = 6, block: int = 2) -> None:
+    for module in (tiles, tiled):
+        patch.setattr(module, "TILE", tile)
+        patch.setattr(module, "BLOCK", block)
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    for name, size in SMALL.items():
-        monkeypatch.setattr(tiled, name, size)
+    small(monkeypatch)
 
 
 def inputs(batch: int, heads: int, n: int, d: int, rank: int, seed: int = 0, dtype=torch.float64):
@@ -55,25 +59,24 @@ def compare(q, k, v, f, g, height, alpha, atol: float = 1e-11) -> None:
 @given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(0, 3), st.booleans())
 def test_it_is_the_dense_form(batch, heads, n, rank, per_sample):
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in SMALL.items():
-            patch.setattr(tiled, name, size)
+        small(patch)
         *tensors, height, alpha = inputs(batch, heads, n, 8, rank, seed=n)
         compare(*tensors, height if per_sample else height[0], alpha)
 
 
-@pytest.mark.parametrize("scores", [1, 5 * 7 * 2, 5 * 7 * 4, 2**18])
+@pytest.mark.parametrize("scores", [1, 6 * 6 * 2, 6 * 6 * 4, 2**18])
 @pytest.mark.parametrize("n", [5, 9])
 def test_samples_and_heads_may_share_a_tile(scores, n, small_tiles, monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_SCORES", scores)
+    monkeypatch.setattr(tiles, "TILE_SCORES", scores)
     compare(*inputs(5, 3, n, 8, 2))
 
 
 def test_few_tokens_take_few_tiles():
     groups, n = 53 * 8, 64
     q = torch.empty(53, 8, n, 16)
-    laid = tiled._lay_out(1.0, q, q, q, q, q, None, torch.empty(8))
-    tiles = list(tiled._tiles(laid))
-    assert len(tiles) == 7 and sum(at.stop - at.start for at, _, _ in tiles) == groups
+    laid = tiles.lay_out(1.0, q, q, q, q, q, None, torch.empty(8))
+    found = list(tiles.row_tiles(laid))
+    assert len(found) == 7 and sum(at.stop - at.start for at, _, _ in found) == groups
 
 
 def test_equal_heights_and_without_heights(small_tiles):
@@ -107,8 +110,7 @@ def test_all_biases_within_the_tolerances(dtype, sizes):
 
 
 def test_16_bit_whatever_the_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_ROWS", 100)
-    monkeypatch.setattr(tiled, "TILE_KEYS", 70)
+    small(monkeypatch, 100, 25)
     rows = check_cases("cpu", "tiled", torch.bfloat16, Sizes(2, 2, 301, 32))
     assert [row for row in rows if row[1] > row[2]] == []
 
@@ -140,11 +142,17 @@ def test_it_is_the_default_of_a_configuration_on_a_cpu():
 
 
 def test_weights_that_are_nothing_are_zero_and_cost_nothing():
-    scores = torch.tensor([0.0, -1.0, -63.0, -65.0, -130.0, -200.0, -torch.inf, torch.nan])
+    scores = torch.tensor([0.0, -1.0, -38.0, -40.0, -130.0, -200.0, -torch.inf, torch.nan])
     weights = tiled._weights(scores.clone())
-    assert weights[:3].tolist() == [1, 0.5, 2.0**-63] and weights[3:7].tolist() == [0] * 4
+    assert weights[:3].tolist() == [1, 0.5, 2.0**-38] and weights[3:7].tolist() == [0] * 4
     assert weights[7].isnan(), "what is not a number must be seen by the training"
     assert 0 < scores[4].exp2() < torch.finfo(torch.float32).tiny, "subnormal without the limit"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_as_many_of_the_least_weights_as_there_are_tokens_change_no_sum(dtype):
+    least = 2.0 ** tiled.least_log2(dtype)
+    assert 1 + 2**15 * torch.tensor(least, dtype=dtype) == 1
 
 
 @pytest.mark.parametrize("which", range(3))
@@ -161,3 +169,100 @@ def test_what_is_not_a_number_reaches_output_and_gradients(which, small_tiles):
 def test_barriers_as_high_as_those_of_tibet(small_tiles):
     *tensors, height, alpha = inputs(1, 2, 23, 8, 3)
     compare(*tensors, height * 5, alpha.abs().detach().mul(40).requires_grad_())
+
+
+# ---- blocks that are left out
+
+
+def on_a_line(n: int, reach: float, dtype=torch.float64):
+    """Inputs whose weights fade with the distance on a line, in a random order; the places."""
+    make = torch.Generator().manual_seed(n)
+    q, k, v, _, _, height, alpha = inputs(1, 2, n, 8, 1, seed=n, dtype=dtype)
+    place = torch.randperm(n, generator=make).to(dtype)[:, None]
+    one = torch.ones_like(place)
+    f = torch.cat([2 * place, -one, -place.square()], dim=1) / reach**2
+    g = torch.cat([place, place.square(), one], dim=1)
+    f, g = (x[None, None].expand(1, heads, -1, -1).clone() for x, heads in ((f, 2), (g, 1)))
+    return q, k, v, f.requires_grad_(), g.requires_grad_(), height, alpha.abs().detach(), place
+
+
+@pytest.mark.parametrize("n", [23, 24, 61])
+@pytest.mark.parametrize("reach", [0.3, 1.0, 100.0])
+def test_leaving_out_what_weighs_nothing_changes_nothing(n, reach, small_tiles):
+    q, k, v, f, g, height, alpha, place = on_a_line(n, reach)
+    leaves = (q, k, v, f, g, alpha.requires_grad_())
+    with tiled.count_pairs() as pairs:
+        have = fused_attention(q, k, v, [(f, g)], height, alpha, kernel="tiled", places=place)
+    want = dense(q, k, v, f, g, height, alpha)
+    assert pairs.all == 2 * n * n and (pairs.kept < 0.8 * pairs.all) == (reach < 100)
+    grad = torch.randn_like(want)
+    have, want = ((x, *torch.autograd.grad(x, leaves, grad)) for x in (have, want))
+    for x, y in zip(have, want, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-9 * n * n, rtol=0)  # features of n^2
+
+
+def test_only_an_order_by_place_leaves_much_out(small_tiles):
+    *tensors, height, alpha, place = on_a_line(61, 1.0)
+    kept = []
+    for places in (None, place):
+        with tiled.count_pairs() as pairs:
+            fused_attention(*tensors[:3], [tensors[3:]], height, alpha, places=places)
+        kept.append(pairs.kept / pairs.all)
+    assert kept[0] > 0.9 and kept[1] < 0.5
+
+
+def test_nothing_is_counted_after_the_count(small_tiles):
+    *tensors, height, alpha, _ = on_a_line(23, 1.0)
+    with tiled.count_pairs() as pairs:
+        pass
+    fused_attention(*tensors[:3], [tensors[3:]], height, alpha)
+    assert (pairs.all, pairs.kept) == (0, 0) and tiled._COUNTS == []
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_what_is_not_a_number_is_not_left_out_far_away(which, small_tiles):
+    *tensors, height, alpha, place = on_a_line(61, 0.3, torch.float32)
+    last = int(place.argmax())
+    with torch.no_grad():
+        tensors[which][0, 1, last, 3] = torch.nan
+    out = fused_attention(*tensors[:3], [tensors[3:]], height, alpha, places=place)
+    if which == 1:  # a key: all scores with it
+        assert out[0, 1].isnan().all()
+    else:
+        assert out[0, 1, last].isnan().any()
+    assert not out[0, 0].isnan().any()
+    gradients = torch.autograd.grad(out.sum(), tensors[:3])
+    assert any(x[0, 1].isnan().any() for x in gradients)
+
+
+@pytest.mark.parametrize("step", [1.0, -1.0, 0.0])
+def test_tiles_wholly_above_or_below(step, small_tiles):
+    *tensors, _, alpha = inputs(1, 2, 23, 8, 3)
+    compare(*tensors, step * torch.arange(23.0, dtype=torch.float64)[None], alpha)
+
+
+# ---- order
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(1, 70), st.integers(1, 3), st.booleans())
+def test_an_order_is_of_all_tokens(n, axes, batched):
+    places = torch.randn(*([2] if batched else []), n, axes)
+    with pytest.MonkeyPatch.context() as patch:
+        small(patch)
+        order = tiles.compact_order(places)
+    assert (order is None) == (n <= 6)
+    if order is not None:
+        assert order.shape == places.shape[:-1]
+        assert torch.equal(order.sort(-1).values, torch.arange(n).expand_as(order))
+
+
+def test_tiles_and_blocks_of_an_order_are_compact(small_tiles):
+    side = torch.arange(12.0)
+    places = torch.cartesian_prod(side, side)[torch.randperm(144)]
+    order = tiles.compact_order(places)
+    both = torch.stack([places, places.flip(0)])
+    for x, found in zip((places, *both), (order, *tiles.compact_order(both)), strict=True):
+        for size, longest in ((6, 6.0), (2, 2.0)):
+            spans = [x[part].amax(0) - x[part].amin(0) for part in found.split(size)]
+            assert max(float(span.max()) for span in spans) <= longest

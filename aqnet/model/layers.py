@@ -205,7 +205,7 @@ class Block(nn.Module):
         parts = recomputed(lambda x: self.attention.parts(self.norm1(x)), tokens)
         tokens = tokens + self._part(self.attention.attend(parts, context))
         hidden = recomputed(lambda x: self.mlp[0](self.norm2(x)), tokens)
-        return tokens + self._part(self.mlp[1:](hidden))
+        return tokens + self._part(recomputed(self.mlp[1:], hidden))
 
     def _part(self, change: torch.Tensor) -> torch.Tensor:
         return self.drop_path(self.dropout(change))

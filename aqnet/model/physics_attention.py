@@ -177,11 +177,12 @@ def physics_attention(core: PhysicsAttention, q: torch.Tensor, k: torch.Tensor, 
         return blockwise_attention(q, k, v, lambda here: core.rows(context, here),
                                    block=core.config.block)
     features = [b.features(context) for b in (core.plume, core.ridge) if b is not None]
+    near = None if core.plume is None else context.geometry.centred
     if core.elevation is None:
-        return fused_attention(q, k, v, features, kernel=core.config.kernel)
+        return fused_attention(q, k, v, features, kernel=core.config.kernel, places=near)
     barrier = core.elevation
     return fused_attention(q, k, v, features, barrier.height(context), barrier.alpha(),
-                           kernel=core.config.kernel, order=barrier.order(context))
+                           kernel=core.config.kernel, order=barrier.order(context), places=near)
 
 # %% ../../nbs/27_physics_attention.ipynb #f6a565db
 def strength_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -6,29 +6,38 @@ backward (Dao et al. 2022, FlashAttention); all else is products of matrices, wh
 processor's full speed, in 16 bit too. Scores are logarithms to base 2, whose powers torch computes
 four times as fast as those of e. 16-bit inputs: their own products are of 16 bit; features, softmax
 and what follows are float32.
+
+A weight too small for the type to notice is 0, and blocks of such weights are left out, but for
+their scores in the forward pass. Plumes make many where tokens of a block are near each other.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from aqnet.model.attention import pick_tokens
+from aqnet.model.tiles import (
+    BLOCK,
+    LOG2_E,
+    TILE,
+    Laid,
+    Rooms,
+    Tile,
+    lay_out,
+    parts,
+    row_tiles,
+    sources,
+)
 
-__all__ = ["TILE_KEYS", "TILE_ROWS", "TILE_SCORES", "tiled_attention"]
+__all__ = ["Pairs", "count_pairs", "least_log2", "tiled_attention"]
 
-# Receivers and sources of a tile: 4 MB of scores in float32. At 8,192 tokens in float32, 512 x 512
-# took as long and 256 x 1,024 a tenth more; in 16 bit, 256 rows of all sources a third more.
-TILE_ROWS, TILE_KEYS = 1024, 1024
 SHORT_FROM = 256  # tokens from which 16-bit products serve: roundings of few do not average out
-TILE_SCORES = 2**18  # of a tile that several samples and heads share: 1 MB in float32
-# A weight below is 0: 8,192 of them are 2**-51 of a sum of which float32 keeps 2**-24. Barriers make
-# many so small that their powers would be subnormal, which took a processor twice as long.
-LEAST_LOG2 = -64.0
-_LOG2_E = math.log2(math.e)
+SPARE_BITS = 16  # so many tokens, 2**16, of the least weight are less than the last bit of a sum
 
 
 @torch.compiler.disable  # its loops would be unrolled
@@ -50,9 +59,9 @@ def tiled_attention(
     scale : float
         Of q . k.
     q, k, v : (B, heads, N, d)
-        With heights: tokens from the lowest to the highest.
+        Fastest where neighbours among the tokens are near each other, as of `compact_order`.
     fq, fk : (1 or B, 1 or heads, N, rank), at least float32
-    height : (N,) or (B, N), ascending, or None
+    height : (N,) or (B, N), or None
     alpha : (heads,); not used without heights
     order : (N,) or (B, N), optional
         Places to which the tokens of the output go.
@@ -68,98 +77,39 @@ def tiled_attention(
     return _Tiled.apply(scale, q, k, v, fq, fk, height, alpha, order)
 
 
-# ---- layout
+# ---- pairs
 
 
-@dataclass(frozen=True)
-class _Laid:
-    """Tokens (G, N, ..) of G samples and heads: all of them, or those of a tile (`some`).
+@dataclass
+class Pairs:
+    """Pairs of receiver and source, of all samples and heads, in forward passes."""
 
-    `left` . `right` is the score to base 2. Columns: features, `own` queries and keys (none if
-    these are of 16 bit), and the climb alpha (h_i - h_j) of sources above the receiver. Features
-    come first: their large terms have cancelled before the small ones are added.
-    """
-
-    left: torch.Tensor
-    right: torch.Tensor
-    own: slice
-    plain: int  # columns without the climb
-    short: tuple[torch.Tensor, torch.Tensor] | None  # queries and keys of 16 bit
-    scale: float  # of the product of `short`
-    values: torch.Tensor
-    height: torch.Tensor | None  # (G, N)
-    alpha: torch.Tensor  # (G,), to base 2
-
-    def some(self, at: slice) -> _Laid:
-        """Some samples and heads."""
-        left, right, values = (x[at] for x in (self.left, self.right, self.values))
-        short = self.short and tuple(x[at] for x in self.short)
-        height = None if self.height is None else self.height[at]
-        own, alpha = self.own, self.alpha[at]
-        return _Laid(left, right, own, self.plain, short, self.scale, values, height, alpha)
-
-    def columns(self, rows: slice, keys: slice) -> int:
-        """Columns of a tile: without the climb if a source of it may lie below a receiver."""
-        above = self.height is not None and keys.start >= rows.stop
-        return self.left.shape[-1] if above else self.plain
-
-    def climb(self, rows: slice, keys: slice) -> torch.Tensor | None:
-        """relu(height_j - height_i) of a tile that has sources below and above; else None."""
-        if self.height is None or keys.stop <= rows.start or keys.start >= rows.stop:
-            return None
-        return (self.height[:, None, keys] - self.height[:, rows, None]).relu_()
+    all: int = 0
+    kept: int = 0  # those of which the backward pass computes gradients
 
 
-def _lay_out(scale, q, k, v, fq, fk, height, alpha) -> _Laid:
-    shape, precise = (*q.shape[:3], -1), torch.promote_types(q.dtype, torch.float32)
-    short = None if q.dtype == precise else (q.contiguous(), k.contiguous())
-    left, right, rank = [fq * _LOG2_E], [fk], fq.shape[-1]
-    if short is None:
-        left, right = [*left, q * (scale * _LOG2_E)], [fk, k]
-    plain, alpha = sum(x.shape[-1] for x in left), alpha * _LOG2_E
-    if height is not None:
-        height = height.expand(len(q), -1)[:, None].expand(shape[:3])
-        one, rise = torch.ones_like(height), height * alpha[:, None]
-        left += [torch.stack([rise, -alpha[:, None] * one], dim=-1)]
-        right += [torch.stack([one, height], dim=-1)]
-        height = height.flatten(0, 1)
-    left, right = (torch.cat([x.expand(shape) for x in side], dim=-1) for side in (left, right))
-    left, right, values = (x.flatten(0, 1) for x in (left, right, v.contiguous()))
-    short = short and tuple(x.flatten(0, 1) for x in short)
-    own, alpha = slice(rank, plain), alpha.repeat(len(q))
-    return _Laid(left, right, own, plain, short, scale * _LOG2_E, values, height, alpha)
+_COUNTS: list[Pairs] = []
 
 
-def _parts(n: int, size: int) -> list[slice]:
-    return [slice(a, min(a + size, n)) for a in range(0, n, size)]
+@contextmanager
+def count_pairs() -> Iterator[Pairs]:
+    """Count the pairs of the forward passes of `tiled_attention` inside."""
+    _COUNTS.append(Pairs())
+    try:
+        yield _COUNTS[-1]
+    finally:
+        _COUNTS.pop()
 
 
-def _groups(x: torch.Tensor) -> list[slice]:
-    """Samples and heads that share tiles."""
-    groups, n, _ = x.shape
-    return _parts(groups, max(1, TILE_SCORES // (min(n, TILE_ROWS) * min(n, TILE_KEYS))))
+def _count(x: Laid, rows: slice, kept: list[Tile]) -> None:
+    groups, n, _ = x.values.shape
+    for pairs in _COUNTS:
+        pairs.all += groups * (rows.stop - rows.start) * n
+        pairs.kept += groups * sum(_size(tile.rows) * _size(tile.keys) for tile in kept)
 
 
-def _tiles(laid: _Laid) -> Iterator[tuple[slice, _Laid, slice]]:
-    """Samples and heads, their tokens, and some of their receivers; one after the other."""
-    for at in _groups(laid.values):
-        x = laid.some(at)
-        for rows in _parts(x.values.shape[1], TILE_ROWS):
-            yield at, x, rows
-
-
-class _Rooms:
-    """Memory for the scores of a tile, used again for each."""
-
-    def __init__(self, laid: _Laid, count: int) -> None:
-        n = laid.values.shape[1]
-        most = _groups(laid.values)[0].stop * min(n, TILE_ROWS) * min(n, TILE_KEYS)
-        self.rooms = [laid.left.new_empty(most) for _ in range(count)]
-
-    def __call__(self, x: _Laid, rows: slice, keys: slice) -> list[torch.Tensor]:
-        """Rooms (g, receivers, sources)."""
-        shape = (len(x.left), rows.stop - rows.start, keys.stop - keys.start)
-        return [room[: math.prod(shape)].view(shape) for room in self.rooms]
+def _size(some: slice) -> int:
+    return some.stop - some.start
 
 
 # ---- products
@@ -167,14 +117,14 @@ class _Rooms:
 
 def _product(a: torch.Tensor, b: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
     """start + a @ b; of one sample and head as plain matrices: in 16 bit up to twice as fast."""
-    if len(a) > 1:
+    if a.shape[0] > 1:
         return a @ b if start is None else torch.baddbmm(start, a, b)
     return (a[0] @ b[0] if start is None else torch.addmm(start[0], a[0], b[0]))[None]
 
 
 def _add(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, beta: float = 1) -> torch.Tensor:
     """out = beta * out + a @ b, as `_product`; returns out."""
-    if len(a) > 1:
+    if a.shape[0] > 1:
         return torch.baddbmm(out, a, b, beta=beta, out=out)
     torch.addmm(out[0], a[0], b[0], beta=beta, out=out[0])
     return out
@@ -196,19 +146,52 @@ def _precise(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tenso
     return out.copy_(rounded).sub_(_product(-a, b, rounded))
 
 
-def _scores(x: _Laid, rows: slice, keys: slice, out: torch.Tensor) -> torch.Tensor:
-    """Scores to base 2 of a tile, (g, receivers, sources), in `out`."""
+def _scores(x: Laid, tile: Tile, out: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Scores to base 2 (g, receivers, sources) in `out`; of mixed ones max(h_i, h_j) in `other`."""
+    rows, keys, c = tile.rows, tile.keys, tile.columns
     if x.short:
         _precise(out, x.short[0][:, rows], x.short[1][:, keys].transpose(1, 2))
-    c, beta = x.columns(rows, keys), x.scale if x.short else 0.0
+    beta = x.scale if x.short else 0.0
     _add(out, x.left[:, rows, :c], x.right[:, keys, :c].transpose(1, 2), beta)
-    climb = x.climb(rows, keys)
-    return out if climb is None else out.sub_(climb.mul_(x.alpha[:, None, None]))
+    if tile.mixed:
+        torch.maximum(x.height[:, None, keys], x.height[:, rows, None], out=other)
+        out.addcmul_(other, x.alpha[:, None, None], value=-1)
+    return out
+
+
+def least_log2(dtype: torch.dtype) -> float:
+    """Logarithm to base 2 of the smallest weight, as a share of its row, that is not made 0."""
+    return math.log2(torch.finfo(dtype).eps) - SPARE_BITS
 
 
 def _weights(scores: torch.Tensor) -> torch.Tensor:
-    """Powers of 2, in place, of scores below the logarithm of a row's largest weight or its sum."""
-    return torch.threshold_(scores, LEAST_LOG2, -math.inf).exp2_()
+    """Powers of 2, in place, of scores below the logarithm of a row's largest weight or its sum.
+
+    No power is subnormal: one takes a processor many times as long.
+    """
+    return torch.threshold_(scores, least_log2(scores.dtype), -math.inf).exp2_()
+
+
+def _peaks(scores: torch.Tensor) -> torch.Tensor:
+    """Highest score of each receiver in each block of sources, (g, receivers, blocks)."""
+    whole = scores.shape[-1] // BLOCK * BLOCK
+    found = [scores[..., :whole].unflatten(-1, (-1, BLOCK)).amax(-1)] if whole else []
+    if whole < scores.shape[-1]:
+        found.append(scores[..., whole:].amax(-1, keepdim=True))
+    return torch.cat(found, dim=-1) if len(found) > 1 else found[0]
+
+
+def _weighs(peaks: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """Which scores weigh something beside `level`; what is not a number does."""
+    return (peaks - level < least_log2(peaks.dtype)).logical_not_()
+
+
+def _span(blocks: list[bool], of: slice) -> slice | None:
+    """The part of `of` from the first to the last of its blocks that are true."""
+    true = [i for i, there in enumerate(blocks) if there]
+    if not true:
+        return None
+    return slice(of.start + true[0] * BLOCK, min(of.start + (true[-1] + 1) * BLOCK, of.stop))
 
 
 # ---- forward and backward
@@ -217,12 +200,13 @@ def _weights(scores: torch.Tensor) -> torch.Tensor:
 class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scale, q, k, v, fq, fk, height, alpha, order):
-        laid = _lay_out(scale, q, k, v, fq, fk, height, alpha)
-        room, out = _Rooms(laid, 1), torch.empty_like(laid.values)
+        laid = lay_out(scale, q, k, v, fq, fk, height, alpha)
+        rooms, out = Rooms(laid, 2), torch.empty_like(laid.values)
         lost = torch.empty_like(out) if laid.short else None
-        norm = laid.left.new_empty(*out.shape[:2], 1)
-        for at, x, rows in _tiles(laid):
-            total, norm[at, rows] = _attended(x, rows, room)
+        norm, ctx.kept = laid.left.new_empty(*out.shape[:2], 1), []
+        for at, x, rows in row_tiles(laid):
+            total, norm[at, rows], kept = _attended(x, rows, rooms)
+            ctx.kept.append(kept)
             out[at, rows] = total
             if lost is not None:
                 lost[at, rows] = total.sub_(out[at, rows]).to(out.dtype)
@@ -238,30 +222,54 @@ class _Tiled(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         *inputs, order, out, lost, norm = ctx.saved_tensors
-        laid = _lay_out(ctx.scale, *inputs)
+        laid = lay_out(ctx.scale, *inputs)
         grad, mean = _sorted_back(grad, out, lost, order)
-        sums, rooms = _Sums(laid, keys=ctx.needs_input_grad[5]), _Rooms(laid, 2)
-        for at, x, rows in _tiles(laid):
-            own = (z[at, rows] for z in (grad, mean, norm))
-            _take_back(x, at, rows, *own, sums, rooms)
+        sums, rooms = _Sums(laid, keys=ctx.needs_input_grad[5]), Rooms(laid, 3)
+        for (at, x, _), kept in zip(row_tiles(laid), ctx.kept, strict=True):
+            own = tuple(z[at] for z in (grad, mean, norm))
+            for tile in kept:
+                _take_back(x, at, tile, *own, sums, rooms(x, tile))
         return sums.gradients(ctx.scale, *inputs[:5])
 
 
-def _attended(x: _Laid, rows: slice, room: _Rooms) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output (g, receivers, d), and the logarithm to base 2 of the sum of weights.
+def _attended(x: Laid, rows: slice, rooms: Rooms) -> tuple[torch.Tensor, torch.Tensor, list[Tile]]:
+    """Output (g, receivers, d), logarithm to base 2 of the sum of weights, and what counts.
 
-    Of 16-bit values in float32, too: the backward pass needs it.
+    Output of 16-bit values in float32, too: the backward pass needs it.
     """
-    shape, values = (len(x.values), rows.stop - rows.start), x.values.to(x.left.dtype)
+    shape, values = (x.values.shape[0], _size(rows)), x.values.to(x.left.dtype)
     total = x.left.new_zeros(*shape, values.shape[-1])
     highest, weight = x.left.new_full((*shape, 1), -math.inf), x.left.new_zeros(*shape, 1)
-    for keys in _parts(values.shape[1], TILE_KEYS):
-        scores = _scores(x, rows, keys, *room(x, rows, keys))
-        before, highest = highest, torch.maximum(highest, scores.amax(-1, keepdim=True))
+    peaks = {}
+    for keys in sources(x, rows):
+        tile = x.tile(rows, keys)
+        scores = _scores(x, tile, *rooms(x, tile))
+        peaks[keys.start] = peak = _peaks(scores)
+        near = _span(_weighs(peak, highest).flatten(0, 1).any(0).tolist(), keys)
+        if near is None:
+            continue
+        scores = scores[..., near.start - keys.start : near.stop - keys.start]
+        before, highest = highest, torch.maximum(highest, peak.amax(-1, keepdim=True))
         weights, shrink = _weights(scores.sub_(highest)), (before - highest).exp2_()
         weight.mul_(shrink).add_(weights.sum(-1, keepdim=True))
-        _add(total.mul_(shrink), weights, values[:, keys])
-    return total.div_(weight), weight.log2_().add_(highest)
+        _add(total.mul_(shrink), weights, values[:, near])
+    norm = weight.log2().add_(highest)
+    kept = _kept(x, rows, [peaks[start] for start in sorted(peaks)], norm)
+    _count(x, rows, kept)
+    return total.div_(weight), norm, kept
+
+
+def _kept(x: Laid, rows: slice, peaks: list[torch.Tensor], norm: torch.Tensor) -> list[Tile]:
+    """Tiles of these receivers without the blocks at their borders that weigh nothing."""
+    counts = _weighs(torch.cat(peaks, dim=-1), norm)
+    counts = torch.stack([part.flatten(0, 1).any(0) for part in counts.split(BLOCK, dim=1)])
+    tiles = []
+    for keys in parts(x.values.shape[1], TILE):
+        some = counts[:, keys.start // BLOCK : -(-keys.stop // BLOCK)]
+        here, there = _span(some.any(1).tolist(), rows), _span(some.any(0).tolist(), keys)
+        if here is not None and there is not None:
+            tiles.append(x.tile(here, there))
+    return tiles
 
 
 def _sorted_back(
@@ -284,14 +292,14 @@ def _sorted_back(
     return grad, mean
 
 
-def _take_back(x: _Laid, at: slice, rows: slice, grad, mean, norm, sums: _Sums, rooms) -> None:
-    """Gradients from some receivers; `mean` and `norm` (g, receivers, 1)."""
-    for keys in _parts(x.values.shape[1], TILE_KEYS):
-        one, other = rooms(x, rows, keys)
-        weights = _weights(_scores(x, rows, keys, one).sub_(norm))
-        _accumulate(sums.values[at, :, keys], grad.transpose(1, 2), weights.to(grad.dtype))
-        slope = _precise(other, grad, x.values[:, keys].transpose(1, 2))
-        sums.add(x, at, rows, keys, slope.sub_(mean).mul_(weights))
+def _take_back(x: Laid, at: slice, tile: Tile, grad, mean, norm, sums: _Sums, rooms) -> None:
+    """Gradients from a tile; `grad` (g, N, d), `mean` and `norm` (g, N, 1)."""
+    rows, keys, (one, other, third) = tile.rows, tile.keys, rooms
+    grad = grad[:, rows]
+    weights = _weights(_scores(x, tile, one, third).sub_(norm[:, rows]))
+    _accumulate(sums.values[at, :, keys], grad.transpose(1, 2), weights.to(grad.dtype))
+    slope = _precise(other, grad, x.values[:, keys].transpose(1, 2))
+    sums.add(x, at, tile, slope.sub_(mean[:, rows]).mul_(weights), third)
 
 
 class _Sums:
@@ -300,7 +308,7 @@ class _Sums:
     Those of keys and values are (G, columns, N): products with the scores on the right.
     """
 
-    def __init__(self, laid: _Laid, keys: bool) -> None:
+    def __init__(self, laid: Laid, keys: bool) -> None:
         self.laid, self.keys, precise = laid, keys, laid.left.dtype
         # of keys, the columns whose gradient is wanted
         self.columns = slice(0, laid.plain) if keys else laid.own
@@ -313,19 +321,18 @@ class _Sums:
         )
         self.alpha = torch.zeros_like(laid.alpha)
 
-    def add(self, x: _Laid, at: slice, rows: slice, keys: slice, slope: torch.Tensor) -> None:
-        """Take in a tile, given the gradient of its scores in nat."""
+    def add(self, x: Laid, at: slice, tile: Tile, slope, higher) -> None:
+        """Take in a tile, given the gradient of its scores in nat; `higher`: see `_scores`."""
+        rows, keys, c = tile.rows, tile.keys, tile.columns
         if x.short:
             short = slope.to(x.short[0].dtype)
             self.short[0][at, rows] += _product(short, x.short[1][:, keys])
             self.short[1][at, :, keys] += _product(x.short[0][:, rows].transpose(1, 2), short)
-        c = x.columns(rows, keys)
         _add(self.left[at, rows, :c], slope, x.right[:, keys, :c])
         if self.right.shape[1]:
             _add(self.right[at, :, keys], x.left[:, rows, self.columns].transpose(1, 2), slope)
-        climb = x.climb(rows, keys)
-        if climb is not None:
-            self.alpha[at] -= climb.mul_(slope).sum((1, 2))
+        if tile.mixed:
+            self.alpha[at] -= higher.mul_(slope).sum((1, 2))
 
     def gradients(self, scale: float, q, k, v, fq, fk) -> tuple[torch.Tensor | None, ...]:
         """As autograd wants them from the inputs of `tiled_attention`."""
@@ -333,7 +340,7 @@ class _Sums:
         if laid.height is not None:
             one, height = self.left[..., laid.plain :].unbind(-1)
             self.alpha += (laid.height * one - height).sum(-1)
-        right = self.right.mul_(1 / _LOG2_E).transpose(1, 2)  # `left` has the factor
+        right = self.right.mul_(1 / LOG2_E).transpose(1, 2)  # `left` has the factor
         values = self.values.transpose(1, 2)
         left, right, values = (x.unflatten(0, shape) for x in (self.left, right, values))
         dfk = _shared(right[..., :rank], fk) if self.keys else None

@@ -31,7 +31,7 @@ from aqnet.model.presets import model_preset
 from aqnet.model.published import PUBLISHED_INPUTS
 from aqnet.model.published_form import PublishedForm
 from aqnet.training.cost import count_operations, domain_like
-from aqnet.training.memory import return_freed_memory
+from aqnet.training.memory import set_heap_limits
 from aqnet.variables import INPUTS, TARGETS
 
 __all__ = ["CASES", "REFERENCE", "Case", "Size", "StepCost", "step_costs"]
@@ -149,7 +149,7 @@ def _better(before: StepCost | None, cost: StepCost) -> StepCost:
 def _measure(pipe, case: str, size: Size, repeats: int, threads: int) -> None:
     """In a process of its own."""
     if CASES[case].memory == "aqnet":
-        return_freed_memory()  # as a training does
+        set_heap_limits()  # as a training does
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     gflops = matmul_gflops(dtype=CASES[case].dtype)

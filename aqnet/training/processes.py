@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from aqnet.launch import this_launch
 from aqnet.training.config import TrainingConfig
 from aqnet.training.heartbeat import Heart
-from aqnet.training.memory import return_freed_memory
+from aqnet.training.memory import set_heap_limits
 from aqnet.training.shutdown import together
 
 __all__ = ["FAILURES", "SummingDDP", "as_one", "moment", "open_fabric", "seconds_between"]
@@ -118,7 +118,7 @@ def open_fabric(config: TrainingConfig) -> Fabric:
         fabric = Fabric(strategy=strategy, devices=devices, num_nodes=nodes, **options)
     fabric.launch()
     if fabric.device.type == "cpu":
-        return_freed_memory()
+        set_heap_limits()
     return fabric
 
 
