@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from aqnet.cli import bench_step as command
 from aqnet.cli.bench_step import step
 from aqnet.errors import AqnetError
+from aqnet.model import tiled_attention, tiles
 from aqnet.model.bench_machine import in_own_process
 from aqnet.training import bench_step
 from aqnet.training.bench_step import CASES, Size, StepCost, step_costs
@@ -83,6 +86,22 @@ def test_memory_and_time_are_those_of_a_process_alone():
     # weights, gradients and two moments are the least a step holds
     assert 16 * cost.parameters < cost.memory < 500e6
     assert 0 < cost.share_of_peak < 1
+    assert cost.left_out == 0 and cost.share_done == cost.share_of_peak  # 239 tokens are one block
+
+
+def test_what_is_left_out_is_what_gradients_skip(monkeypatch):
+    for module in (tiles, tiled_attention):
+        monkeypatch.setattr(module, "TILE", 32)
+        monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr(tiles, "TILE_SCORES", 1)  # a tile for each head
+    monkeypatch.setattr(bench_step, "set_heap_limits", lambda: None)
+    sent = []
+    for size in (SMALL, replace(SMALL, checkpointing=True)):
+        bench_step._measure(SimpleNamespace(send=sent.append), "active", size, 1, 1)
+    plain, again = sent
+    assert plain.left_out == again.left_out, "what is computed again does not count"
+    assert 0.02 < plain.left_out / (2 * 10 * 239**2 * 32) < 0.9  # of two attentions
+    assert plain.share_done < plain.share_of_peak
 
 
 def test_a_measuring_process_that_dies_is_an_error(monkeypatch):
@@ -105,7 +124,7 @@ def test_the_fastest_of_the_rounds_counts(monkeypatch):
 def test_the_table(monkeypatch):
     costs = [
         StepCost("published", 8192, 52_000_000, 1, 80.0, 13_000_000_000, 8e12, 200.0),
-        StepCost("full", 8192, 46_000_000, 4, 40.0, 5_200_000_000, 6e12, 200.0),
+        StepCost("full", 8192, 46_000_000, 4, 40.0, 5_200_000_000, 6e12, 200.0, 2e12),
     ]
     asked = []
     monkeypatch.setattr(
@@ -115,8 +134,8 @@ def test_the_table(monkeypatch):
     assert result.exit_code == 0, result.output
     assert asked == [(Size(checkpointing=True), ("published", "full"), 2, 2)]
     row = next(line for line in result.output.splitlines() if line.startswith("full")).split()
-    # tokens, parameters, TFLOP, GFLOP/s, of peak, s, ratio, s for four leads, ratio, GB, ratio
-    numbers = "8192 | 46.0 M | 6.000 | 150 | 75% | 40.00 | 0.50 | 40.00 | 0.12 | 5.20 | 0.40"
+    # tokens, parameters, TFLOP, GFLOP/s, of peak, done, s, ratio, s of 4 leads, ratio, GB, ratio
+    numbers = "8192 | 46.0 M | 6.000 | 150 | 75% | 50% | 40.00 | 0.50 | 40.00 | 0.12 | 5.20 | 0.40"
     assert " ".join(row[1:]) == numbers.replace("| ", "")
     assert "matrix products" in result.output
 
@@ -126,7 +145,7 @@ def test_without_the_published_form_there_are_no_ratios(monkeypatch):
     monkeypatch.setattr(bench_step, "step_costs", lambda *_: [cost])
     result = CliRunner().invoke(step, ["active"])
     row = next(line for line in result.output.splitlines() if line.startswith("active")).split()
-    assert row[7:] == ["10.00", "-", "10.00", "-", "-", "-"]
+    assert row[8:] == ["10.00", "-", "10.00", "-", "-", "-"]
 
 
 def test_names_of_the_command_are_those_of_the_cases():

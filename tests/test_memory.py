@@ -10,16 +10,15 @@ from types import SimpleNamespace
 import pytest
 
 from aqnet.model.bench_machine import memory_is_told
-from aqnet.training import memory
+from aqnet.training import processes
 from aqnet.training.config import TrainingConfig
-from aqnet.training.memory import KEPT_BYTES, LARGE_BYTES
-from aqnet.training.processes import open_fabric
+from aqnet.training.processes import KEPT_BYTES, LARGE_BYTES, open_fabric
 
 # Ten blocks that are freed one after the other; the first, of 30 MB, raises glibc's own limit.
 HELD = """
 import torch
 from aqnet.model.bench_machine import resident_bytes
-from aqnet.training.memory import set_heap_limits
+from aqnet.training.processes import set_heap_limits
 {call}
 first = torch.ones(30 * 2**18); del first
 blocks = [torch.ones({megabytes} * 2**18) for _ in range(10)]
@@ -55,7 +54,7 @@ def test_a_training_on_a_processor_sets_both_limits(monkeypatch):
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     glibc = SimpleNamespace(libc_ver=lambda: ("glibc", "2.36"))
-    monkeypatch.setattr(memory, "platform", glibc)
-    monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=lambda name: library))
+    monkeypatch.setattr(processes, "platform", glibc)
+    monkeypatch.setattr(processes, "ctypes", SimpleNamespace(CDLL=lambda name: library))
     open_fabric(TrainingConfig(accelerator="cpu"))
     assert said == [(-3, LARGE_BYTES), (-1, KEPT_BYTES)]  # of malloc.h

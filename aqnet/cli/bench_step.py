@@ -59,9 +59,9 @@ def step(
 
 def _table(costs: list[StepCost]) -> None:
     reference = next((cost for cost in costs if cost.case == "published"), None)
-    heads = ("tokens", "parameters", "TFLOP", "GFLOP/s", "of peak", "s a pass", "ratio",
+    heads = ("tokens", "parameters", "TFLOP", "GFLOP/s", "of peak", "done", "s a pass", "ratio",
              f"s {_LEADS} leads", "ratio", "GB", "ratio")  # fmt: skip
-    widths = (8, 12, 9, 9, 9, 10, 7, 11, 7, 8, 7)
+    widths = (8, 12, 9, 9, 9, 7, 10, 7, 11, 7, 8, 7)
     click.echo(f"{'':19}" + "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)))
     for cost in costs:
         columns = zip(_columns(cost, reference), widths, strict=True)
@@ -81,6 +81,7 @@ def _columns(cost: StepCost, reference: StepCost | None) -> tuple[str, ...]:
         f"{cost.flop / 1e12:.3f}",
         f"{cost.flop / cost.seconds / 1e9:.0f}",
         f"{cost.share_of_peak:.0%}",
+        f"{cost.share_done:.0%}",
         f"{cost.seconds:.2f}",
         ratio(cost.seconds, other.seconds) if known else "-",
         f"{four:.2f}",
@@ -95,9 +96,13 @@ def _passes(cost: StepCost) -> int:
 
 
 def _notes() -> None:
-    click.echo("TFLOP: matrix products that the formulas need, three times the forward ones and "
-               "12 N^2 D an attention;\nnothing recomputed and no column of a bias counts. Peak: "
-               "this machine's 2,048 x 2,048 product in the\nsame precision, measured by the same "
-               "process. GB: peak of the process above its imports. No dropout\nand no drop path "
-               "anywhere. published: memory as torch alone handles it; the others: as "
-               "\naqnet sets it for every training (large pages; freed blocks go back).")
+    click.echo(
+        "TFLOP: matrix products that the formulas need, three times the forward ones and "
+        "12 N^2 D an attention;\nnothing recomputed and no column of a bias counts. Peak: "
+        "this machine's 2,048 x 2,048 product in the\nsame precision, measured by the same "
+        "process. done: of peak without the pairs that attention leaves out\nbecause they "
+        "weigh nothing, under random winds and the strengths a training starts with. GB: "
+        "peak of the process\nabove its imports. No dropout and no drop path anywhere. published: "
+        "memory as torch alone\nhandles it; the others: as aqnet sets it for every training (large "
+        "pages; limits of the heap)."
+    )

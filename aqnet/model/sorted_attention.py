@@ -200,9 +200,9 @@ def _split(a: torch.Tensor, b: torch.Tensor,
 
 
 def _order_for(kernel: Kernel, height, order, places) -> torch.Tensor | None:
-    """Order of tokens that a kernel wants: by height, neighbours together, or as they are."""
-    if kernel.forward is None:
-        return None if places is None else compact_order(places)
+    """Order of tokens that a kernel wants: neighbours together, by height, or as they are."""
+    if kernel.forward is None and places is not None:
+        return compact_order(places)
     return torch.argsort(height, dim=-1) if height is not None and order is None else order
 
 # %% ../../nbs/26_sorted_attention.ipynb #682be28a

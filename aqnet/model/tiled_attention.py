@@ -1,14 +1,15 @@
 """Attention with biases on a CPU by matrix products alone, a tile of scores at a time.
 
-A tile is a few hundred receivers and sources of one sample and head (of several where there are few
+A tile is a thousand receivers and sources of one sample and head (of several where there are few
 tokens, as in windows). Its scores stay in the processor's cache and are made twice, forward and
 backward (Dao et al. 2022, FlashAttention); all else is products of matrices, which run at the
 processor's full speed, in 16 bit too. Scores are logarithms to base 2, whose powers torch computes
 four times as fast as those of e. 16-bit inputs: their own products are of 16 bit; features, softmax
 and what follows are float32.
 
-A weight too small for the type to notice is 0, and blocks of such weights are left out, but for
-their scores in the forward pass. Plumes make many where tokens of a block are near each other.
+A weight too small for the type to notice is 0, and blocks of such weights at the ends of a tile are
+left out, but for their scores in the forward pass. Plumes make many where a block's tokens are near
+each other.
 """
 
 from __future__ import annotations
@@ -80,12 +81,25 @@ def tiled_attention(
 # ---- pairs
 
 
-@dataclass
+@dataclass(eq=False)
 class Pairs:
-    """Pairs of receiver and source, of all samples and heads, in forward passes."""
+    """Pairs of receiver and source, of all samples and heads.
+
+    Attributes
+    ----------
+    all : int
+    summed, kept : int
+        Whose values the forward pass summed, whose gradients the backward pass computed.
+    """
 
     all: int = 0
-    kept: int = 0  # those of which the backward pass computes gradients
+    summed: int = 0
+    kept: int = 0
+
+    def add(self, other: Pairs) -> None:
+        """Take in another count."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 _COUNTS: list[Pairs] = []
@@ -93,19 +107,12 @@ _COUNTS: list[Pairs] = []
 
 @contextmanager
 def count_pairs() -> Iterator[Pairs]:
-    """Count the pairs of the forward passes of `tiled_attention` inside."""
-    _COUNTS.append(Pairs())
+    """Count the pairs of the backward passes of `tiled_attention` inside, in any thread."""
+    _COUNTS.append(pairs := Pairs())
     try:
-        yield _COUNTS[-1]
+        yield pairs
     finally:
-        _COUNTS.pop()
-
-
-def _count(x: Laid, rows: slice, kept: list[Tile]) -> None:
-    groups, n, _ = x.values.shape
-    for pairs in _COUNTS:
-        pairs.all += groups * (rows.stop - rows.start) * n
-        pairs.kept += groups * sum(_size(tile.rows) * _size(tile.keys) for tile in kept)
+        _COUNTS.remove(pairs)
 
 
 def _size(some: slice) -> int:
@@ -160,7 +167,10 @@ def _scores(x: Laid, tile: Tile, out: torch.Tensor, other: torch.Tensor) -> torc
 
 
 def least_log2(dtype: torch.dtype) -> float:
-    """Logarithm to base 2 of the smallest weight, as a share of its row, that is not made 0."""
+    """Logarithm to base 2 of a weight, as a share of its row, up to which it is made 0.
+
+    Forward, of the row's largest weight so far; backward, of their sum.
+    """
     return math.log2(torch.finfo(dtype).eps) - SPARE_BITS
 
 
@@ -203,9 +213,9 @@ class _Tiled(torch.autograd.Function):
         laid = lay_out(scale, q, k, v, fq, fk, height, alpha)
         rooms, out = Rooms(laid, 2), torch.empty_like(laid.values)
         lost = torch.empty_like(out) if laid.short else None
-        norm, ctx.kept = laid.left.new_empty(*out.shape[:2], 1), []
+        norm, ctx.kept, ctx.pairs = laid.left.new_empty(*out.shape[:2], 1), [], Pairs()
         for at, x, rows in row_tiles(laid):
-            total, norm[at, rows], kept = _attended(x, rows, rooms)
+            total, norm[at, rows], kept = _attended(x, rows, rooms, ctx.pairs)
             ctx.kept.append(kept)
             out[at, rows] = total
             if lost is not None:
@@ -221,6 +231,8 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
+        for pairs in _COUNTS:
+            pairs.add(ctx.pairs)
         *inputs, order, out, lost, norm = ctx.saved_tensors
         laid = lay_out(ctx.scale, *inputs)
         grad, mean = _sorted_back(grad, out, lost, order)
@@ -232,7 +244,9 @@ class _Tiled(torch.autograd.Function):
         return sums.gradients(ctx.scale, *inputs[:5])
 
 
-def _attended(x: Laid, rows: slice, rooms: Rooms) -> tuple[torch.Tensor, torch.Tensor, list[Tile]]:
+def _attended(
+    x: Laid, rows: slice, rooms: Rooms, pairs: Pairs
+) -> tuple[torch.Tensor, torch.Tensor, list[Tile]]:
     """Output (g, receivers, d), logarithm to base 2 of the sum of weights, and what counts.
 
     Output of 16-bit values in float32, too: the backward pass needs it.
@@ -245,17 +259,19 @@ def _attended(x: Laid, rows: slice, rooms: Rooms) -> tuple[torch.Tensor, torch.T
         tile = x.tile(rows, keys)
         scores = _scores(x, tile, *rooms(x, tile))
         peaks[keys.start] = peak = _peaks(scores)
-        near = _span(_weighs(peak, highest).flatten(0, 1).any(0).tolist(), keys)
-        if near is None:
+        some = _span(_weighs(peak, highest).flatten(0, 1).any(0).tolist(), keys)
+        if some is None:
             continue
-        scores = scores[..., near.start - keys.start : near.stop - keys.start]
+        pairs.summed += math.prod(shape) * _size(some)
+        scores = scores[..., some.start - keys.start : some.stop - keys.start]
         before, highest = highest, torch.maximum(highest, peak.amax(-1, keepdim=True))
         weights, shrink = _weights(scores.sub_(highest)), (before - highest).exp2_()
         weight.mul_(shrink).add_(weights.sum(-1, keepdim=True))
-        _add(total.mul_(shrink), weights, values[:, near])
+        _add(total.mul_(shrink), weights, values[:, some])
     norm = weight.log2().add_(highest)
     kept = _kept(x, rows, [peaks[start] for start in sorted(peaks)], norm)
-    _count(x, rows, kept)
+    pairs.all += math.prod(shape) * values.shape[1]
+    pairs.kept += shape[0] * sum(_size(tile.rows) * _size(tile.keys) for tile in kept)
     return total.div_(weight), norm, kept
 
 

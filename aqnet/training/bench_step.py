@@ -30,8 +30,9 @@ from aqnet.model.network import FieldTransformer
 from aqnet.model.presets import model_preset
 from aqnet.model.published import PUBLISHED_INPUTS
 from aqnet.model.published_form import PublishedForm
+from aqnet.model.tiled_attention import count_pairs
 from aqnet.training.cost import count_operations, domain_like
-from aqnet.training.memory import set_heap_limits
+from aqnet.training.processes import set_heap_limits
 from aqnet.variables import INPUTS, TARGETS
 
 __all__ = ["CASES", "REFERENCE", "Case", "Size", "StepCost", "step_costs"]
@@ -96,6 +97,8 @@ class StepCost:
         Operations that the formulas need.
     gflops : float
         The machine's matrix multiply in the precision of the case, GFLOP/s.
+    left_out : float
+        Operations among `flop` that are not done: of pairs without weight (`count_pairs`).
     """
 
     case: str
@@ -106,11 +109,17 @@ class StepCost:
     memory: int | None
     flop: float
     gflops: float
+    left_out: float = 0.0
 
     @property
     def share_of_peak(self) -> float:
         """Counted operations over what matrix multiply would do in the time."""
         return self.flop / self.seconds / (self.gflops * 1e9)
+
+    @property
+    def share_done(self) -> float:
+        """The same of those that are done."""
+        return self.share_of_peak * (1 - self.left_out / self.flop)
 
 
 def step_costs(
@@ -159,7 +168,8 @@ def _measure(pipe, case: str, size: Size, repeats: int, threads: int) -> None:
     before = resident_bytes() if told else 0
     network, inputs = _make(case, size)
     step = _step(network, inputs, CASES[case])
-    step()  # moments are made here
+    with count_pairs() as pairs:
+        step()  # moments are made here
     seconds = best_seconds(step, "cpu", repeats)
     memory = peak_bytes() - before if told else None
     gflops = max(gflops, matmul_gflops(dtype=CASES[case].dtype))
@@ -167,7 +177,10 @@ def _measure(pipe, case: str, size: Size, repeats: int, threads: int) -> None:
     parameters = sum(p.numel() for p in network.parameters())
     one = CASES[case].tokens is None or CASES[case].lead_mode == "one"
     leads = 1 if one else len(network.config.lead_times_h)
-    pipe.send(StepCost(case, tokens, parameters, leads, seconds, memory, flop, gflops))
+    # six products of a pair: its score, done for all; its value; four backward
+    skipped = (pairs.all - pairs.summed) + 4 * (pairs.all - pairs.kept)
+    left_out = 2.0 * (size.width // size.heads) * skipped
+    pipe.send(StepCost(case, tokens, parameters, leads, seconds, memory, flop, gflops, left_out))
 
 
 # ---- networks and their inputs

@@ -129,12 +129,11 @@ class Work:
         Notes
         -----
         `kept` is the sum of all storages that are alive between forward and backward pass of the
-        network, run on shapes alone. In float32 with mlp_ratio 4 a block keeps about 17 tensors of
-        tokens x width: the two sums that are normalised, and the first one normalised; queries,
-        keys, values, output and features (about one) of attention in its own order, the output
-        once more for the projection; 8 of the hidden layer, before and after GELU; and a byte a
-        number of each of three dropouts. `working` is the largest sum beside it until the end of
-        the backward pass. What libraries and the allocator take for themselves is not in it.
+        network, run on shapes alone. In float32 with mlp_ratio 4 a block keeps about 11.5 tensors
+        of tokens x width: the two sums that are normalised; queries, keys, values, output and
+        features (about one) of attention in its own order; 4 of the hidden layer, before GELU; and
+        a byte a number of each of two dropouts. `working` is the largest sum beside it until the
+        end of the backward pass. What libraries and the allocator take is not in it.
         Attention is that of a GPU; on CPUs it keeps about one of these tensors less.
         """
         inputs = _inputs(self.network, batch_size)
