@@ -19,7 +19,7 @@ from aqnet.model.ridge import RidgeFactors
 from aqnet.model.scan_orders import build_orders, scan_spec
 from aqnet.model.statistical import STATISTICAL
 from aqnet.training.checkpoint import Checkpoint
-from aqnet.variables import DYNAMIC, TARGETS
+from aqnet.variables import DYNAMIC, STATIC, TARGETS
 
 LEADS = (12, 48)
 SMALL = {"lead_times_h": LEADS, "width": 16, "depth": 2, "heads": 2}
@@ -107,9 +107,10 @@ CASES = {"grid": (grid_model, grid_batch), "stations": (station_model, station_b
 
 
 def identity_of(model) -> dict:
-    """Fields of the identity that the model's own arrays decide."""
+    """Fields of the identity that the model itself decides."""
     digests = model.domain.digests() | {"normaliser_sha256": model.normaliser.digest}
-    return {"kind": model.kind, "grid": model.domain.grid.name, **digests}
+    names = {"variables": DYNAMIC, "static_variables": STATIC}
+    return {"kind": model.kind, "grid": model.domain.grid.name, **names, **digests}
 
 
 def of_model(model, **changes) -> Checkpoint:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from aqnet.model.aggregation import VariableTokens, collapsed_attention
+from aqnet.model.aggregation import VariableTokens, collapsed_attention, require_true
 from aqnet.model.attention import ModelError
 
 torch.set_num_threads(1)
@@ -111,3 +111,15 @@ def test_the_order_of_variables_is_only_a_name():
     expected = layer(cells)
     layer.weight.data, layer.bias.data = layer.weight.data[order], layer.bias.data[order]
     torch.testing.assert_close(layer(cells[:, :, order]), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_graph_refuses_too(backend):
+    def checked(x):
+        require_true(x < 2, "a number is too large", expected="", found=x, remedy="")
+        return x + 1
+
+    compiled = torch.compile(checked, fullgraph=True, backend=backend)
+    assert compiled(torch.ones(3)).eq(2).all()
+    with pytest.raises(RuntimeError, match="a number is too large"):
+        compiled(torch.tensor([1.0, 3.0]))

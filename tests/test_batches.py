@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from time import sleep
 from types import SimpleNamespace
 
@@ -98,6 +99,15 @@ def test_the_index_holds_exactly_the_samples_whose_hours_are_there(
         times, hours = index.times[:, None], index.leads_h.astype("timedelta64[h]")
         np.testing.assert_array_equal(years.times[index.inputs], times - np.array(history) * H)
         np.testing.assert_array_equal(years.times[index.targets], times + hours)
+
+
+def test_reading_draws_no_random_number(years):
+    """Workers live on over epochs with the seed of the first."""
+    samples = FieldSamples(years, all_of(years), LEADS, (0, 5))
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    samples.__getitems__([0, 3])
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1]) and random.getstate() == before[2]
 
 
 def test_new_year_is_no_border_and_a_gap_is(years):

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from aqnet.cli import bench_step as command
 from aqnet.cli.bench_step import step
 from aqnet.errors import AqnetError
-from aqnet.model import tiled_attention, tiles
+from aqnet.model import tiles
 from aqnet.model.bench_machine import in_own_process
 from aqnet.training import bench_step
 from aqnet.training.bench_step import CASES, Size, StepCost, step_costs
@@ -90,9 +90,8 @@ def test_memory_and_time_are_those_of_a_process_alone():
 
 
 def test_what_is_left_out_is_what_gradients_skip(monkeypatch):
-    for module in (tiles, tiled_attention):
-        monkeypatch.setattr(module, "TILE", 32)
-        monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr(tiles, "TILE", 32)
+    monkeypatch.setattr(tiles, "BLOCK", 16)
     monkeypatch.setattr(tiles, "TILE_SCORES", 1)  # a tile for each head
     monkeypatch.setattr(bench_step, "set_heap_limits", lambda: None)
     sent = []

@@ -27,10 +27,11 @@ def path(tmp_path):
 
 
 def test_everything_comes_back(path):
-    wanted = made_up(training=training_state(), parent="9" * 64, notes=("imported", "twice"))
+    facts = {"parent": "9" * 64, "notes": ("imported", "twice"), "trained_with": {"loss": "mse"}}
+    wanted = made_up(training=training_state(), **facts)
     digest = write_checkpoint(path, wanted)
     found = read_checkpoint(path, training=True)
-    for name in ("kind", "config", "identity", "progress", "parent", "notes", "code"):
+    for name in ("kind", "config", "identity", "progress", "code", *facts):
         assert getattr(found, name) == getattr(wanted, name)
     for name in ("state", "arrays", "extra", "training"):
         assert same_tree(getattr(found, name), getattr(wanted, name)), name

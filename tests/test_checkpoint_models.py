@@ -28,6 +28,7 @@ from aqnet.training.checkpoint import (
     set_share,
     write_checkpoint,
 )
+from aqnet.variables import DYNAMIC, STATIC
 
 
 @pytest.fixture
@@ -130,6 +131,25 @@ def test_arrays_other_than_those_of_the_training_are_refused(tmp_path, name, wor
     arrays[name] = arrays[name] * np.array(1.000001, arrays[name].dtype)
     write_checkpoint(tmp_path / "a.ckpt", of_model(model, arrays=arrays))
     with pytest.raises(ModelError, match=words):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("make_model", [grid_model, station_model])
+@pytest.mark.parametrize(
+    ("field", "names", "words"),
+    [
+        ("variables", (*DYNAMIC[:2], DYNAMIC[3], DYNAMIC[2], *DYNAMIC[4:]), "another order"),
+        ("variables", DYNAMIC[:-1], f"with {DYNAMIC[-1]}"),
+        ("static_variables", STATIC[::-1], "static variables"),
+    ],
+)
+def test_other_variables_than_those_of_the_training_are_refused(
+    tmp_path, make_model, field, names, words
+):
+    model = make_model()
+    facts = identity(**identity_of(model) | {field: names})
+    write_checkpoint(tmp_path / "a.ckpt", of_model(model, identity=facts))
+    with pytest.raises(ModelError, match=rf"does not hold what(.|\n)*{words}"):
         load_checkpoint(tmp_path / "a.ckpt")
 
 

@@ -107,6 +107,7 @@ def test_diff_shows_each_kind_of_difference(first, second):
     )
     code, shown = run("diff", first, other)
     assert code == 0 and "B was trained from A" in shown
+    assert "trained with: the same" in shown
     wanted = (
         *("depth  2 | 3", "validation loss 0.25 | step 90", "another order", "1 of 4 values"),
         *("variance  differs", "names and shapes of weights: the same"),

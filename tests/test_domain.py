@@ -15,7 +15,7 @@ from aqnet.model.attention import ModelError
 from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.model.network import Domain, FieldTransformer
 from aqnet.model.scan_cache import save_scan
-from aqnet.variables import INPUTS
+from aqnet.variables import INPUTS, STATIC
 
 # ---- which tokens
 
@@ -153,6 +153,12 @@ def test_domains_that_do_not_fit_are_refused():
     gaps[2, 0, 0] = np.nan
     with pytest.raises(ModelError, match="1 without"):
         Domain(GRID, good.mask, gaps)
+    unknown = good.static.copy()
+    unknown[STATIC.index("population"), good.mask] = np.nan
+    with pytest.raises(ModelError, match=r"no value in the domain(.|\n)*none of population"):
+        Domain(GRID, good.mask, unknown)
+    unknown[STATIC.index("population")].flat[good.mask.argmax()] = 0.0
+    Domain(GRID, good.mask, unknown)
 
 
 def test_digests_follow_the_content(tmp_path):

@@ -177,11 +177,15 @@ def test_weights_that_are_not_finite_end_the_run_and_are_not_saved(tmp_path):
     assert all(value.isfinite().all() for value in saved.training["weights"].values())
 
 
-def test_a_long_judgement_does_not_cost_the_steps_before_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_long_judgement_does_not_cost_the_steps_before_it(tmp_path, monkeypatch, resumed):
+    if resumed:  # this process has not judged yet, and does not know how long it takes
+        cut_run(tmp_path, 17)
+        assert read_checkpoint(tmp_path / "last.ckpt").progress.step == 4
     clock, ready = [0.0], problem()
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
     ready.train.on_batch = lambda numbers: clock.__setitem__(0, clock[0] + 60)  # 2 minutes a step
-    left = [8]  # 3 batches of each judgement; the second one of the third is cut
+    left = [2 if resumed else 8]  # 3 batches of each judgement; the second one of the third is cut
 
     def on_batch(numbers):
         clock[0] += 200  # 10 minutes each
@@ -191,5 +195,5 @@ def test_a_long_judgement_does_not_cost_the_steps_before_it(tmp_path, monkeypatc
 
     ready.validation.on_batch = on_batch
     with pytest.raises(FullError):
-        train(ready, config(), tmp_path, echo=quiet)
+        train(ready, config(), tmp_path, "auto" if resumed else None, quiet)
     assert read_checkpoint(tmp_path / "last.ckpt").progress.step == 8

@@ -77,6 +77,10 @@ def test_forecasts_are_those_of_the_model(recorded, fields, tmp_path, mode):  # 
     assert store.lead_times_h == (6, 24) and store.synthetic
     assert store.attributes["source"]["checkpoint_sha256"] == loaded.checkpoint.sha256
     assert store.attributes["data"]["manifest_sha256"] == manifest.digest
+    assert store.attributes["source"]["trained_on"] == {
+        "manifest": problem.identity.manifest,
+        "manifest_sha256": problem.identity.manifest_sha256, "synthetic": True,
+    }  # fmt: skip
     samples = replace_split(problem.validation, problem.data, "test", mode)
     for number in (0, len(samples) - 1):
         batch = samples.__getitems__([number])

@@ -22,6 +22,7 @@ from aqnet.model.domain import Domain
 from aqnet.model.forecast_model import ForecastModel
 from aqnet.model.grid_forecaster import GridForecaster, device_calendar
 from aqnet.model.physics_attention import PhysicsConfig
+from aqnet.model.presets import model_preset
 from aqnet.model.ridge import RidgeFactors
 from aqnet.model.scan_orders import build_orders, scan_spec
 from aqnet.variables import DYNAMIC, STATIC, TARGETS
@@ -146,6 +147,67 @@ def test_everything_that_goes_in_matters():
         assert torch.equal(model(other)[1].nan_to_num(), before[1])
     later = model(batch | {"hours": batch["hours"] + 6})
     assert (later.nan_to_num() - before).abs().max() > 1e-3
+
+
+# ---- what attention is given
+
+METRES = STATIC_FIELDS[STATIC.index("elevation")]
+
+
+def seen_by_attention(name: str, batch: dict, **changes):
+    """The first core of a small preset, and its (q, k, v, context, output) in one forecast."""
+    torch.manual_seed(0)
+    small = {"width": 16, "heads": 2, "depth": 2, "patch": 4, "lead_times_h": LEADS}
+    config = model_preset(name, **small, **changes)
+    model, seen = GridForecaster(config, domain(patch=4), normaliser()).eval(), []
+    core = model.network.blocks[0].attention.core
+    core.register_forward_hook(lambda _, given, out: seen.append((*given, out)))
+    with torch.no_grad():
+        model(batch)
+    (found,) = seen
+    return core, *found
+
+
+def of_patches(fields: np.ndarray, active: np.ndarray) -> torch.Tensor:
+    """Mean of the known cells of 4 x 4 patches, (..., H, W) -> (..., N); 0 where none is known."""
+    whole = fields.reshape(*fields.shape[:-2], GRID.shape[0] // 4, 4, GRID.shape[1] // 4, 4)
+    known = np.isfinite(whole)
+    mean = np.where(known, whole, 0.0).sum((-3, -1)) / known.sum((-3, -1)).clip(1)
+    return torch.from_numpy(mean[..., active]).float()
+
+
+@pytest.mark.parametrize("name", ["china", "china_reference"])
+def test_attention_is_given_metres_m_s_and_hours(name):
+    one = name == "china_reference"
+    leads = [[12], [48]] if one else (LEADS, LEADS)
+    batch = batch_of(leads_h=leads, history_h=(0, 6))
+    *_, context, _ = seen_by_attention(name, batch, history_h=(0, 6))
+    active = GRID.active_patches(MASK, 4)
+    active = np.ones_like(active) if one else active
+    torch.testing.assert_close(context.elevation, of_patches(METRES, active))
+    assert context.elevation.max() > 2000
+    wind = np.full((2, 2, *GRID.shape), np.nan)
+    wind[..., MASK] = batch["inputs"][:, 0, [DYNAMIC.index("u"), DYNAMIC.index("v")]]
+    torch.testing.assert_close(context.wind, of_patches(wind, active).transpose(1, 2))
+    assert context.wind.abs().max() > 3, "as in the batch, where normalised winds stay below 3"
+    assert context.lead_time_h is None if not one else context.lead_time_h.tolist() == [12, 48]
+
+
+@pytest.mark.parametrize(("name", "uphill"), [("china", "receiver"), ("china_reference", "source")])
+def test_the_elevation_barrier_is_nats_of_those_metres(name, uphill):
+    leads = [[12], [48]] if name == "china_reference" else (LEADS, LEADS)
+    core, q, k, v, context, out = seen_by_attention(name, batch_of(leads_h=leads))
+    active = GRID.active_patches(MASK, 4)
+    z = of_patches(METRES, active if name == "china" else np.ones_like(active))
+    climb = z[None, :] - z[:, None]  # from the receiver i to the source j
+    bias = -((climb if uphill == "source" else -climb).relu() / 1000)[None, None]
+    found = core.elevation.rows(context)
+    torch.testing.assert_close(found, bias.expand_as(found))  # alpha starts at 1 nat per 1000 m
+    assert found.min() < -2
+    if name == "china_reference":  # whose cores have no other bias: what it attends to
+        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        torch.testing.assert_close(out, (scores + bias).softmax(-1) @ v, atol=1e-5, rtol=1e-4)
+        assert (out - scores.softmax(-1) @ v).abs().max() > 1e-2
 
 
 # ---- what comes out

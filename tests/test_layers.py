@@ -176,6 +176,44 @@ def test_drop_path_rises_linearly_over_the_blocks():
     assert shares == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 
 
+def block_of_one_part(part: str, **changes) -> Block:
+    """Last block, in training, that adds "attention" or "mlp" alone; that ends in an identity."""
+    torch.manual_seed(0)
+    config = ModelConfig(width=8, heads=2, depth=2, mlp_ratio=1, **changes)
+    block = Block(config, 1).double().train()
+    torch.nn.init.eye_(block.mlp[3].weight)
+    torch.nn.init.zeros_(block.mlp[3].bias)
+    silent = block.mlp[3] if part == "attention" else block.attention.project
+    for weight in silent.parameters():
+        torch.nn.init.zeros_(weight)
+    return block
+
+
+def left_out(block: Block, share: float) -> torch.Tensor:
+    """Where a block in training adds nothing; elsewhere it adds its mean / (1 - share)."""
+    tokens = torch.randn(1, 3, 8).double().expand(4000, -1, -1)
+    with torch.no_grad():
+        added = block(tokens, None) - tokens
+        expected = block.eval()(tokens, None) - tokens
+    gone = added.abs() < expected.abs() / 2
+    torch.testing.assert_close(added, torch.where(gone, 0.0, expected / (1 - share)))
+    return gone.double()
+
+
+@pytest.mark.parametrize("part", ["attention", "mlp"])
+def test_drop_path_leaves_out_parts_of_a_block_for_whole_samples(part):
+    gone = left_out(block_of_one_part(part, drop_path=0.75), 0.75)
+    assert torch.equal(gone.amax((1, 2)), gone.amin((1, 2)))
+    assert gone.mean() == pytest.approx(0.75, abs=0.03)
+
+
+@pytest.mark.parametrize("part", ["attention", "mlp", "inside the mlp"])
+def test_dropout_leaves_out_single_features_of_a_block(part):
+    block = block_of_one_part(part, dropout=0.25)
+    (block.dropout if part == "inside the mlp" else block.mlp[2]).eval()
+    assert left_out(block, 0.25).mean((0, 1)).sub(0.25).abs().max() < 0.03
+
+
 # ---- decoder
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_training import ToySamples, config, problem
 
 from aqnet.errors import RunError, StorageFullError
@@ -26,6 +27,7 @@ from aqnet.training.optimisation import clip_sums, gradients, make_optimiser, no
 from aqnet.training.processes import open_fabric
 from aqnet.training.schedule import describe_plan
 from aqnet.training.seeds import derive
+from aqnet.training.step import Stepper
 from aqnet.training.validation import judge
 
 
@@ -43,6 +45,37 @@ def trained(tmp_path_factory):
 
 
 # ---- what is computed
+
+
+class Fetched(TorchDispatchMode):
+    """Counts the numbers that Python takes out of tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **kwargs or {})
+
+
+def test_a_step_asks_the_device_for_nothing_but_its_outcome(tmp_path, monkeypatch):
+    copies, fetched = [], Fetched()
+    whole, copy = Stepper.__call__, torch.Tensor.cpu
+
+    def step(self, *args):
+        monkeypatch.setattr(torch.Tensor, "cpu", lambda x: copies.append(x.shape) or copy(x))
+        with fetched:
+            done = whole(self, *args)
+        monkeypatch.setattr(torch.Tensor, "cpu", copy)
+        return done
+
+    monkeypatch.setattr(Stepper, "__call__", step)
+    # counts of steps, of the optimiser and of averages, lie with the processor on any device
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+    run(tmp_path, max_epochs=1, warmup_steps=0, ema_decay=0.0)
+    assert len(copies) == 5 and fetched.count == 0
+    with fetched:
+        torch.ones(1).item()
+    assert fetched.count == 1
 
 
 def test_steps_are_those_of_a_plain_loop(tmp_path):
@@ -235,6 +268,9 @@ def test_the_best_three_the_link_and_the_last_are_kept(trained):
     assert best.sha256 == read_checkpoint(folder / names[0]).sha256
     assert best.training is None and best.progress.step == curve.best_step
     assert best.progress.val_loss == min(curve.validation)
+    own = config().model_dump(mode="json")
+    assert best.trained_with["learning_rate"] == own["learning_rate"] > 0
+    assert best.trained_with["seed"] == own["seed"] and best.trained_with["effective"] == 8
     for name, value in ready.model.state_dict().items():
         assert torch.equal(value, best.state[name]), name
 
@@ -276,6 +312,21 @@ def test_checkpoints_come_by_time(tmp_path, monkeypatch):
     # 340 s a step: after a third one 1,020 s would be unsaved
     assert all(340 * (step - before) <= 900 for before, step in pairwise(written))
     assert len(written) < 10
+
+
+def test_a_first_step_of_ten_minutes_is_saved_after_it(tmp_path, monkeypatch):
+    clock, ready = [0.0], problem()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+
+    def on_batch(numbers):
+        clock[0] += 300  # two of them a step
+        if clock[0] > 900:
+            raise InterruptedError
+
+    ready.train.on_batch = on_batch
+    with pytest.raises(InterruptedError):
+        run(tmp_path, ready, validate_every=15, checkpoint_minutes=15.0)
+    assert read_checkpoint(tmp_path / "last.ckpt").progress.step == 1
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_older_checkpoint(tmp_path):

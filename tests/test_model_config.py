@@ -9,7 +9,7 @@ from aqnet.model.attention import ModelError
 from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.model.presets import MODEL_PRESETS, model_preset
-from aqnet.variables import INPUTS
+from aqnet.variables import DYNAMIC
 
 
 @pytest.mark.parametrize("name", MODEL_PRESETS)
@@ -45,7 +45,8 @@ REFUSED = [
     ({"history_h": (0, 6, 6)}, "history_h must start at 0 and increase"),
     ({"optional_inputs": ("ozone",)}, "optional_inputs names"),
     ({"optional_inputs": ("co", "co")}, "name variables once"),
-    ({"optional_inputs": INPUTS}, "at least one required"),
+    ({"optional_inputs": DYNAMIC}, "at least one required"),
+    ({"optional_inputs": ("population",)}, "fixed fields are always there"),
     ({"width": 64, "heads": 5}, "heads = 5 does not divide width = 64"),
     ({"width": 8, "heads": 4, "physics": PhysicsConfig()}, "rotary"),
     ({"physics_blocks": "first_block_only"}, "physics is off"),

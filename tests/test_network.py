@@ -12,10 +12,10 @@ from network_case import ALL, GRID, SMALL, domain, inputs, network, one_lead, sh
 
 from aqnet.data.made_up import static_stack
 from aqnet.grid import GRIDS
-from aqnet.model.attention import ModelError
+from aqnet.model.attention import ModelError, PlainAttention
 from aqnet.model.config import ModelConfig, ScanConfig
 from aqnet.model.network import Domain, FieldTransformer
-from aqnet.model.physics_attention import PhysicsConfig
+from aqnet.model.physics_attention import PhysicsAttention, PhysicsConfig, strength_parameters
 from aqnet.model.presets import MODEL_PRESETS, model_preset
 from aqnet.model.published import PUBLISHED_INPUTS
 from aqnet.variables import INPUTS, TARGETS
@@ -178,6 +178,34 @@ def test_gradients_are_finite_with_unknown_winds():
     given["wind"][0] = torch.nan
     model(**given).square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+# ---- blocks with physics
+
+
+@pytest.mark.parametrize("window", [0, 6])
+@pytest.mark.parametrize(
+    ("named", "where"), [("all", [0, 1, 2]), ("first_block_only", [0]), ((0, 2), [0, 2])]
+)
+def test_the_named_blocks_and_no_others_have_physics(named, where, window):
+    model = network(
+        depth=3, physics=ALL, physics_blocks=named, scan=ScanConfig(mode="none", window=window)
+    )
+    cores = [block.attention.core for block in model.blocks]
+    cores = [core.core if window else core for core in cores]
+    want = [PhysicsAttention if i in where else PlainAttention for i in range(3)]
+    assert [type(core) for core in cores] == want
+    parts = {"elevation.alpha", "plume.sigma", "plume.diffusivity", "plume.travel", "ridge.alpha"}
+    for core in cores:
+        found = {name.removesuffix(".raw") for name in strength_parameters(core)}
+        assert found == (parts if isinstance(core, PhysicsAttention) else set())
+    before = model(**inputs())
+    for i in range(3):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            for strength in strength_parameters(other.blocks[i]).values():
+                strength += 1
+        assert torch.equal(other(**inputs()), before) == (i not in where)
 
 
 # ---- training and cost switches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import network_case
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from toy_training import ToyForecaster, config
 from aqnet.data.made_up import static_stack
 from aqnet.grid import Grid
 from aqnet.model.attention import ModelError
+from aqnet.model.config import ScanConfig
 from aqnet.model.domain import Domain
 from aqnet.model.network import FieldTransformer
 from aqnet.model.physics_attention import PhysicsAttention, PhysicsConfig
@@ -54,6 +56,7 @@ def test_each_parameter_of_each_preset_is_in_one_group(preset):
         leaf = name.rpartition(".")[2]
         single = ("query", "position", "raw", "table", "name")
         free = name in norms or "bias" in leaf or leaf in single
+        free = free or name == "lead.out.weight"
         assert group["weight_decay"] == (0.0 if free else 0.3), name
         if leaf == "raw":
             assert group["name"] == "strengths, no decay"
@@ -61,6 +64,16 @@ def test_each_parameter_of_each_preset_is_in_one_group(preset):
             assert group["name"].startswith("blocks")
     assert found["decode.out.weight"]["name"] == "decoder"
     assert found["tokens.weight"]["name"] == "embedding"
+
+
+def test_embeddings_of_ranks_and_lead_times_do_not_decay():
+    ranks = ScanConfig(mode="domain", regions=(2, 2), sectors=8, rank_embedding=True)
+    model = network_case.network(scan=ranks, lead_mode="one")
+    found = by_name(model, weight_decay=0.3)
+    decayed = {name for name, group in found.items() if group["weight_decay"]}
+    assert {"rank.out.weight", "lead.out.weight"} <= set(found) - decayed
+    assert {"tokens.weight", "blocks.0.mlp.0.weight", "decode.out.weight"} <= decayed
+    assert all(found[name]["name"].startswith("embedding") for name in found if "rank" in name)
 
 
 def test_strengths_of_every_bias_are_found():

@@ -101,6 +101,15 @@ def test_the_import_check_sees_every_form(module, source, wrong):
     assert wrong_imports(module, source) == wrong
 
 
+def test_the_model_knows_no_ranks():
+    """What a forward pass reads was built before: nothing in it waits for another process."""
+    sources = {name: path.read_text() for name, path in modules().items()}
+    users = [name for name, text in sources.items()
+             if re.search(r"torch\.distributed|\bdist\.|[Ff]abric", text)]  # fmt: skip
+    assert "aqnet.training.step" in users
+    assert [name for name in users if name.startswith(("aqnet.model.", "aqnet.data."))] == []
+
+
 def test_package_imports_without_development_and_notebook_tools():
     names = [name for name in modules() if name not in NEEDS_JUPYTER]
     code = (

@@ -15,9 +15,8 @@ from aqnet.model.sorted_attention import KERNEL_OF, dense_attention, fused_atten
 
 
 def small(patch: pytest.MonkeyPatch, tile: int = 6, block: int = 2) -> None:
-    for module in (tiles, tiled):
-        patch.setattr(module, "TILE", tile)
-        patch.setattr(module, "BLOCK", block)
+    patch.setattr(tiles, "TILE", tile)
+    patch.setattr(tiles, "BLOCK", block)
 
 
 @pytest.fixture

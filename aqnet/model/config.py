@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from aqnet.config import Config
 from aqnet.model.physics_attention import COMPUTED_BY, PhysicsConfig
-from aqnet.variables import INPUTS, MAX_LEAD_TIME_H, TARGETS
+from aqnet.variables import DYNAMIC, MAX_LEAD_TIME_H, TARGETS
 
 __all__ = ["ModelConfig", "ScanConfig"]
 
@@ -156,10 +156,14 @@ def _check_hours(c: ModelConfig) -> None:
 
 
 def _check_names(c: ModelConfig) -> None:
-    unknown = sorted(set(c.optional_inputs) - set(INPUTS))
-    _require(not unknown, f"optional_inputs names {unknown}; known: {', '.join(INPUTS)}")
+    unknown = sorted(set(c.optional_inputs) - set(DYNAMIC))
     _require(
-        len(set(c.optional_inputs)) == len(c.optional_inputs) < len(INPUTS),
+        not unknown,
+        f"optional_inputs names {unknown}; known: {', '.join(DYNAMIC)} (fixed fields are always "
+        "there)",
+    )
+    _require(
+        len(set(c.optional_inputs)) == len(c.optional_inputs) < len(DYNAMIC),
         "optional_inputs must name variables once, and leave at least one required",
     )
 

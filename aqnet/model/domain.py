@@ -40,7 +40,8 @@ class Domain:
     Raises
     ------
     ModelError
-        Shapes that are not those of the grid, no cell with data, elevation with gaps.
+        Shapes that are not those of the grid, no cell with data, elevation with gaps, a static
+        field without values.
     """
 
     grid: Grid
@@ -66,6 +67,13 @@ class Domain:
         gaps = int((~np.isfinite(self.elevation)).sum())
         if gaps:
             raise _refuse("the elevation has gaps", "a value in every cell, m", f"{gaps} without")
+        known = np.isfinite(self.static[:, self.mask]).any(1)
+        if not known.all():
+            raise _refuse(
+                "a static field has no value in the domain",
+                f"values of {', '.join(STATIC)}",
+                f"none of {', '.join(n for n, k in zip(STATIC, known, strict=True) if not k)}",
+            )
 
     @property
     def elevation(self) -> np.ndarray:

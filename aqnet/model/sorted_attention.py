@@ -190,6 +190,12 @@ def _assemble(x: torch.Tensor, features: torch.Tensor, size: int) -> torch.Tenso
     gap = x.new_zeros(()).expand(*x.shape[:3], size - x.shape[-1] - features.shape[-1])
     return torch.cat([features, x, gap], dim=-1)
 
+
+def _join(side: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """Features of one side beside each other, (B or 1, heads or 1, N, ranks)."""
+    batch, heads = (max(f.shape[axis] for f in side) for axis in (0, 1))
+    return torch.cat([f.to(dtype).expand(batch, heads, -1, -1) for f in side], dim=-1)
+
 # %% ../../nbs/26_sorted_attention.ipynb #2fdb1233
 def _split(a: torch.Tensor, b: torch.Tensor,
            dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -197,13 +203,6 @@ def _split(a: torch.Tensor, b: torch.Tensor,
     a1, b1 = a.to(dtype), b.to(dtype)
     a2, b2 = (a - a1).to(dtype), (b - b1).to(dtype)
     return torch.cat([a1, a1, a2], dim=-1), torch.cat([b1, b2, b1], dim=-1)
-
-
-def _order_for(kernel: Kernel, height, order, places) -> torch.Tensor | None:
-    """Order of tokens that a kernel wants: neighbours together, by height, or as they are."""
-    if kernel.forward is None and places is not None:
-        return compact_order(places)
-    return torch.argsort(height, dim=-1) if height is not None and order is None else order
 
 # %% ../../nbs/26_sorted_attention.ipynb #682be28a
 def _merge(o: torch.Tensor, lse: torch.Tensor, part: torch.Tensor,
@@ -289,6 +288,13 @@ def _sorted(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     return pick_tokens(x.transpose(1, 2), order, 2).transpose(1, 2)
 
 
+def _order_for(kernel: Kernel, height, order, places) -> torch.Tensor | None:
+    """Order of tokens that a kernel wants: neighbours together, by height, or as they are."""
+    if kernel.forward is None and places is not None:
+        return compact_order(places)
+    return torch.argsort(height, dim=-1) if height is not None and order is None else order
+
+
 def _arranged(q, k, v, fq, fk, height, alpha, order):
     """What a kernel takes: tokens in an order, or as they are; their height too, if there is one."""
     precise = fq.dtype
@@ -299,12 +305,6 @@ def _arranged(q, k, v, fq, fk, height, alpha, order):
     if height is not None:
         height = pick_tokens(height, order, 0)
     return *(_sorted(x, order) for x in (q, k, v, fq, fk)), height, alpha, order
-
-
-def _join(side: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-    """Features of one side beside each other, (B or 1, heads or 1, N, ranks)."""
-    batch, heads = (max(f.shape[axis] for f in side) for axis in (0, 1))
-    return torch.cat([f.to(dtype).expand(batch, heads, -1, -1) for f in side], dim=-1)
 
 # %% ../../nbs/26_sorted_attention.ipynb #40835620
 def fused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,

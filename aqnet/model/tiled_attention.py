@@ -23,14 +23,14 @@ import torch
 
 from aqnet.model.attention import pick_tokens
 from aqnet.model.tiles import (
-    BLOCK,
     LOG2_E,
-    TILE,
     Laid,
     Rooms,
     Tile,
+    block_peaks,
+    block_span,
+    kept_tiles,
     lay_out,
-    parts,
     row_tiles,
     sources,
 )
@@ -182,26 +182,9 @@ def _weights(scores: torch.Tensor) -> torch.Tensor:
     return torch.threshold_(scores, least_log2(scores.dtype), -math.inf).exp2_()
 
 
-def _peaks(scores: torch.Tensor) -> torch.Tensor:
-    """Highest score of each receiver in each block of sources, (g, receivers, blocks)."""
-    whole = scores.shape[-1] // BLOCK * BLOCK
-    found = [scores[..., :whole].unflatten(-1, (-1, BLOCK)).amax(-1)] if whole else []
-    if whole < scores.shape[-1]:
-        found.append(scores[..., whole:].amax(-1, keepdim=True))
-    return torch.cat(found, dim=-1) if len(found) > 1 else found[0]
-
-
 def _weighs(peaks: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
     """Which scores weigh something beside `level`; what is not a number does."""
     return (peaks - level < least_log2(peaks.dtype)).logical_not_()
-
-
-def _span(blocks: list[bool], of: slice) -> slice | None:
-    """The part of `of` from the first to the last of its blocks that are true."""
-    true = [i for i, there in enumerate(blocks) if there]
-    if not true:
-        return None
-    return slice(of.start + true[0] * BLOCK, min(of.start + (true[-1] + 1) * BLOCK, of.stop))
 
 
 # ---- forward and backward
@@ -258,8 +241,8 @@ def _attended(
     for keys in sources(x, rows):
         tile = x.tile(rows, keys)
         scores = _scores(x, tile, *rooms(x, tile))
-        peaks[keys.start] = peak = _peaks(scores)
-        some = _span(_weighs(peak, highest).flatten(0, 1).any(0).tolist(), keys)
+        peaks[keys.start] = peak = block_peaks(scores)
+        some = block_span(_weighs(peak, highest).flatten(0, 1).any(0).tolist(), keys)
         if some is None:
             continue
         pairs.summed += math.prod(shape) * _size(some)
@@ -269,23 +252,11 @@ def _attended(
         weight.mul_(shrink).add_(weights.sum(-1, keepdim=True))
         _add(total.mul_(shrink), weights, values[:, some])
     norm = weight.log2().add_(highest)
-    kept = _kept(x, rows, [peaks[start] for start in sorted(peaks)], norm)
+    every = torch.cat([peaks[start] for start in sorted(peaks)], dim=-1)
+    kept = kept_tiles(x, rows, _weighs(every, norm))
     pairs.all += math.prod(shape) * values.shape[1]
     pairs.kept += shape[0] * sum(_size(tile.rows) * _size(tile.keys) for tile in kept)
     return total.div_(weight), norm, kept
-
-
-def _kept(x: Laid, rows: slice, peaks: list[torch.Tensor], norm: torch.Tensor) -> list[Tile]:
-    """Tiles of these receivers without the blocks at their borders that weigh nothing."""
-    counts = _weighs(torch.cat(peaks, dim=-1), norm)
-    counts = torch.stack([part.flatten(0, 1).any(0) for part in counts.split(BLOCK, dim=1)])
-    tiles = []
-    for keys in parts(x.values.shape[1], TILE):
-        some = counts[:, keys.start // BLOCK : -(-keys.stop // BLOCK)]
-        here, there = _span(some.any(1).tolist(), rows), _span(some.any(0).tolist(), keys)
-        if here is not None and there is not None:
-            tiles.append(x.tile(here, there))
-    return tiles
 
 
 def _sorted_back(

@@ -17,7 +17,10 @@ __all__ = [
     "Laid",
     "Rooms",
     "Tile",
+    "block_peaks",
+    "block_span",
     "compact_order",
+    "kept_tiles",
     "lay_out",
     "parts",
     "row_tiles",
@@ -205,3 +208,39 @@ class Rooms:
         sizes = (part.stop - part.start for part in (tile.rows, tile.keys))
         shape = (x.left.shape[0], *sizes)
         return [room[: math.prod(shape)].view(shape) for room in self.rooms]
+
+
+# ---- blocks
+
+
+def block_peaks(scores: torch.Tensor) -> torch.Tensor:
+    """Highest score of each receiver in each block of sources, (g, receivers, blocks)."""
+    whole = scores.shape[-1] // BLOCK * BLOCK
+    found = [scores[..., :whole].unflatten(-1, (-1, BLOCK)).amax(-1)] if whole else []
+    if whole < scores.shape[-1]:
+        found.append(scores[..., whole:].amax(-1, keepdim=True))
+    return torch.cat(found, dim=-1) if len(found) > 1 else found[0]
+
+
+def block_span(blocks: list[bool], of: slice) -> slice | None:
+    """The part of `of` from the first to the last of its blocks that are true."""
+    true = [i for i, there in enumerate(blocks) if there]
+    if not true:
+        return None
+    return slice(of.start + true[0] * BLOCK, min(of.start + (true[-1] + 1) * BLOCK, of.stop))
+
+
+def kept_tiles(x: Laid, rows: slice, counts: torch.Tensor) -> list[Tile]:
+    """Tiles of these receivers without the blocks at their borders that weigh nothing.
+
+    `counts` (g, receivers, blocks of all sources): whether anything in a block weighs something.
+    """
+    counts = torch.stack([part.flatten(0, 1).any(0) for part in counts.split(BLOCK, dim=1)])
+    tiles = []
+    for keys in parts(x.values.shape[1], TILE):
+        some = counts[:, keys.start // BLOCK : -(-keys.stop // BLOCK)]
+        here = block_span(some.any(1).tolist(), rows)
+        there = block_span(some.any(0).tolist(), keys)
+        if here is not None and there is not None:
+            tiles.append(x.tile(here, there))
+    return tiles

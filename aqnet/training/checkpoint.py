@@ -26,6 +26,7 @@ from aqnet.training.checkpoint_file import (
 )
 from aqnet.training.identity import Identity
 from aqnet.training.identity_difference import identity_differences
+from aqnet.variables import DYNAMIC, STATIC
 
 if TYPE_CHECKING:
     from aqnet.model.statistical import StatisticalForecasts
@@ -174,10 +175,12 @@ def _check_own(checkpoint: Checkpoint, model: ForecastModel) -> None:
     """What the model was built from is what the record of its training names."""
     if checkpoint.identity is None:
         return
-    held = model.domain.digests() | {"normaliser_sha256": model.normaliser.digest}
+    held: dict = model.domain.digests() | {"normaliser_sha256": model.normaliser.digest}
+    # arrays and weights know a variable by its place alone
+    held |= {"variables": DYNAMIC, "static_variables": STATIC}
     other = identity_differences(checkpoint.identity, checkpoint.identity.model_copy(update=held))
     _refuse(other, "the checkpoint does not hold what it was trained on", "as trained", "held",
-            "train again: it was written with other arrays")  # fmt: skip
+            "train again, or read it with the aqnet that wrote it")  # fmt: skip
 
 
 def _statistical(checkpoint: Checkpoint) -> tuple[StatisticalForecasts, np.ndarray]:
@@ -200,8 +203,8 @@ def load_checkpoint(path: str | Path) -> LoadedForecaster:
     Raises
     ------
     ModelError
-        As `read_checkpoint` and `build_model`; or grid, mask, scan, terrain or normaliser are not
-        those that the record of its training names.
+        As `read_checkpoint` and `build_model`; or grid, mask, scan, terrain, normaliser or the
+        order of the variables are not those that the record of its training names.
     """
     checkpoint = read_checkpoint(path)
     model = build_model(checkpoint)

@@ -67,6 +67,9 @@ class Checkpoint:
     progress : Progress
     parent : str or None
         `sha256` of the checkpoint that training started from.
+    trained_with : dict or None
+        Settings that decided what training computed, see `aqnet.training.state.what_decides`;
+        None for what was not trained here.
     extra : dict
         Plain values and numeric arrays beside the model, see `Problem.extra`.
     training : dict or None
@@ -84,6 +87,7 @@ class Checkpoint:
     identity: Identity | None
     progress: Progress = field(default_factory=Progress)
     parent: str | None = None
+    trained_with: dict | None = None
     extra: dict = field(default_factory=dict)
     training: dict | None = None
     notes: tuple[str, ...] = ()
@@ -100,6 +104,7 @@ class _Header(Config):
     identity: Identity | None
     progress: Progress
     parent: str | None
+    trained_with: dict | None = None  # not in files of the first weeks of version 3
     notes: tuple[str, ...]
     code: Code
 

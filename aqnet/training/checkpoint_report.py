@@ -111,6 +111,10 @@ def _trained_on(checkpoint: Checkpoint) -> dict[str, object]:
     return named | stores
 
 
+def _trained_with(checkpoint: Checkpoint) -> dict[str, object]:
+    return _flat(checkpoint.trained_with or {"settings": "not recorded"})
+
+
 def describe_checkpoint(path: str | Path) -> str:
     """What a file holds, in lines; every byte of it is checked.
 
@@ -130,7 +134,8 @@ def describe_checkpoint(path: str | Path) -> str:
         **{f"note {i + 1}": note for i, note in enumerate(c.notes)},
     }
     lines = [f"{path}: forecaster of kind {c.kind!r}", *_table(facts), "trained on"]
-    lines += [*_table(_trained_on(c)), "configuration", *_table(_flat(c.config))]
+    lines += [*_table(_trained_on(c)), "trained with", *_table(_trained_with(c))]
+    lines += ["configuration", *_table(_flat(c.config))]
     lines += [*_arrays(c.arrays), *_weights(c.state)]
     if c.extra:
         lines.append(f"beside the model: {', '.join(c.extra)}")
@@ -270,6 +275,7 @@ def compare_checkpoints(a: str | Path, b: str | Path) -> str:
     sections = {
         "checkpoint": _changed(_facts(one), _facts(two)),
         "trained on": _identity_changed(one, two),
+        "trained with": _changed(_trained_with(one), _trained_with(two)),
         "configuration": _changed(_flat(one.config), _flat(two.config)),
         "arrays": _arrays_changed(one.arrays, two.arrays),
         "beside the model": _extra_changed(one.extra, two.extra),

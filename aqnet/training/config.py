@@ -62,7 +62,7 @@ class TrainingConfig(Config):
 
     # ---- judging and keeping
     max_validation_samples: _Count = 0  # 0: all; else evenly spread over the split
-    validate_every: _Count = 0  # steps; 0: at the end of each epoch
+    validate_every: _Count = 0  # optimiser steps; 0: at the end of each epoch
     patience_epochs: _Count = 0  # epochs without a new best before the run ends; 0: never
     keep_best: _AtLeastOne = 3
     checkpoint_minutes: _Positive = 15.0

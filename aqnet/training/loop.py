@@ -9,6 +9,7 @@ together.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -123,7 +124,8 @@ class _Run:
             folder, problem, config, self.plan, fabric, self.learner, self.sampler, parent
         )
         self.state = TrainingState()
-        self.took, self.judging = 0.0, 0.0  # s
+        # s, of the last step and judgement; before the first ones, also after a resume, any length
+        self.took, self.judging = math.inf, math.inf
         self.last: Outcome | None = None  # the last step
 
     def begin(self, resume: Path | str | None, echo: Callable[[str], None]) -> None:
@@ -142,6 +144,7 @@ class _Run:
         while not self._ended():
             epoch = self.state.step // self.plan.epoch_steps
             self.sampler.set_epoch(epoch)
+            # Seeds the workers, which live on over epochs: reading draws no random number.
             torch.manual_seed(derive(self.config.seed, "workers", epoch, self.fabric.global_rank))
             batches = iter(self.loader)
             for _ in range(self.sampler.batches_left):
@@ -213,7 +216,7 @@ class _Run:
 
     def _judge(self) -> None:
         begin = time.monotonic()
-        if self.saver.due(self.judging):
+        if self.state.step and self.saver.due(self.judging):
             self._save()  # a long judgement is no chance to save
         self.heart.phase = "judging"
         outcome = judge(

@@ -25,6 +25,8 @@ _PATTERNS = (
     ("embedding", r"^(tokens|embed\w*|variables|aggregation|lead|rank|calendar)(_\w+)?(\.|$)"),
 )
 _NEVER_DECAYED = ("position", "strengths")
+# of a lead time, of the ranks along the wind: they embed numbers, as a table embeds indices
+_EMBEDDINGS = re.compile(r"(^|\.)(lead|rank)\.out\.weight$")
 
 
 def group_of(name: str, owner: nn.Module) -> str:
@@ -54,9 +56,10 @@ def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
 
 
 def _decays(name: str, owner: nn.Module, parameter: nn.Parameter, group: str) -> bool:
-    """Matrices do; norms, biases, queries, names, positions and strengths do not."""
+    """Matrices do; norms, biases, embeddings, queries, names, positions and strengths do not."""
     leaf = name.rpartition(".")[2]
     free = isinstance(owner, nn.Embedding) or leaf.endswith(("bias", "query", "name"))
+    free = free or _EMBEDDINGS.search(name) is not None
     return parameter.ndim > 1 and not free and group not in _NEVER_DECAYED
 
 

@@ -22,7 +22,7 @@ from aqnet.training.folder import BEST, CheckpointFolder, to_resume
 from aqnet.training.learner import Learner
 from aqnet.training.problem import Problem
 from aqnet.training.schedule import Plan
-from aqnet.training.state import TrainingState, check_same_run
+from aqnet.training.state import TrainingState, check_same_run, what_decides
 
 __all__ = ["Saver"]
 
@@ -135,6 +135,7 @@ class Saver:
                 val_loss=state.curve.validation[-1] if state.judged else None,
             ),
             parent=self.parent,
+            trained_with=what_decides(self.config.model_dump(mode="json"), asdict(self.plan)),
             extra=self.problem.extra,
             training=training,
             code=self._code,

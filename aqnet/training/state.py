@@ -10,7 +10,7 @@ from aqnet.errors import RunError, explain
 from aqnet.training.config import TrainingConfig
 from aqnet.training.validation import Judgement
 
-__all__ = ["TrainingCurve", "TrainingState", "check_same_run"]
+__all__ = ["TrainingCurve", "TrainingState", "check_same_run", "what_decides"]
 
 # Settings that may change between the parts of a run. With another batch_size, as with another
 # number of processes, the resume is valid but not exact: noise and dropout are seeded by step, pass
@@ -112,6 +112,12 @@ class TrainingState:
         return cls(**{**values, "curve": TrainingCurve(**values["curve"])})
 
 
+def what_decides(config: dict, plan: dict) -> dict:
+    """Settings of a `TrainingConfig` and sizes of its `Plan` that decide what a run computes."""
+    found = {n: value for n, value in config.items() if n not in _FREE | {"effective_batch"}}
+    return found | {n: plan[n] for n in ("samples", "effective", "steps")}
+
+
 def check_same_run(saved: dict, config: TrainingConfig, saved_plan: dict, plan: dict) -> None:
     """Refuse to continue with settings that would make it another run.
 
@@ -120,10 +126,9 @@ def check_same_run(saved: dict, config: TrainingConfig, saved_plan: dict, plan: 
     RunError
         Names each setting that differs.
     """
-    here = config.model_dump(mode="json")
-    pairs = {n: (saved.get(n), here[n]) for n in here if n not in _FREE | {"effective_batch"}}
-    pairs |= {n: (saved_plan[n], plan[n]) for n in ("samples", "effective", "steps")}
-    differ = {name: both for name, both in pairs.items() if both[0] != both[1]}
+    before = what_decides(saved, saved_plan)
+    here = what_decides(config.model_dump(mode="json"), plan)
+    differ = {n: (before.get(n), here[n]) for n in here if before.get(n) != here[n]}
     if not differ:
         return
     sides = ["; ".join(f"{name}: {both[i]}" for name, both in differ.items()) for i in (0, 1)]

@@ -78,7 +78,8 @@ def plan_fields(
     loaded : LoadedForecaster
         Of kind "grid".
     manifest : GridManifest
-        Its recorded stores are read; other years than those of the training will do.
+        Its recorded stores are read; other years than those of the training will do, and other
+        data on its grid. They are normalised as in the training, and the provenance names both.
     period : Period
     leads : sequence of int, optional
         Lead times [h]; default those of the model. With lead mode "one" any from 1 to 120.
@@ -113,7 +114,7 @@ def plan_fields(
         "kind": "checkpoint",
         "name": name,
         "source": {"checkpoint_sha256": loaded.checkpoint.sha256, "kind": "grid",
-                   "lead_mode": config.lead_mode},
+                   "lead_mode": config.lead_mode, "trained_on": _trained_on(loaded)},
         "data": _data_record(data, manifest, period),
         "run": run,
         "code": code_of(),
@@ -148,6 +149,15 @@ def _inputs(years: YearSet, times: np.ndarray, history_h: Sequence[int], device:
         "hours": torch.from_numpy(times.astype(np.int64)).to(device),
         "inputs": torch.from_numpy(inputs).to(device),
     }
+
+
+def _trained_on(loaded: LoadedForecaster) -> dict | str:
+    """The data of the training, which may be others than those of the forecasts."""
+    identity = loaded.checkpoint.identity
+    if identity is None:
+        return "not recorded"
+    return {"manifest": identity.manifest, "manifest_sha256": identity.manifest_sha256,
+            "synthetic": identity.synthetic}  # fmt: skip
 
 
 def _require_domain(loaded: LoadedForecaster, years: YearSet) -> None:
