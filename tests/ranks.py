@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def _main(rank: int, world: int, port: int, folder: Path, target: Callable, arguments: tuple):
-    stream = os.open(folder / f"stderr_{rank}", os.O_WRONLY | os.O_CREAT)
+    stream = os.open(folder / f"stderr_{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stream, 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}

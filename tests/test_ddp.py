@@ -12,12 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import same_tree
 from ranks import run_ranks
-from toy_training import config, problem
+from test_grid_forecaster import LEADS, batch_of, build
+from test_resume import EVERY_STEP, countdown, cut, quiet
+from torch.utils.data import Dataset
+from toy_training import IDENTITY, config, problem
 
 from aqnet.errors import InterruptedRunError, RunError
+from aqnet.model.layers import PhysicsAttention
+from aqnet.model.physics_attention import PhysicsConfig
 from aqnet.training.checkpoint import read_checkpoint
 from aqnet.training.loop import train
+from aqnet.training.problem import Problem
 from aqnet.training.processes import FAILURES, as_one, open_fabric
 
 # 20 steps of 8 samples; 41 and 11 samples are no multiples of anything
@@ -33,10 +40,10 @@ def fresh():
     return problem(n=41, dropout=0.0)
 
 
-def losses_of(lines: list[str]) -> list[float]:
-    """From the log."""
+def steps_of(lines: list[str]) -> list[list[float]]:
+    """Loss and norm of the gradient, from the log; without the norm Adam would hide a factor."""
     steps = [dict(part.split("=") for part in line.split() if "=" in part) for line in lines]
-    return [float(step["loss"]) for step in steps if "loss" in step]
+    return [[float(step[n]) for n in ("loss", "gradient_norm")] for step in steps if "loss" in step]
 
 
 def summary(curve) -> dict:
@@ -44,13 +51,17 @@ def summary(curve) -> dict:
     return {name: curve.to_dict()[name] for name in ("validation", "losses", "rmse", "step")}
 
 
-def equal(rank: int, folder: Path) -> None:
-    """20 steps; each rank leaves its curve, the first the losses of the steps."""
-    lines, ready = [], fresh()
-    curve = train(ready, config(**SETTINGS), folder / "equal", echo=lines.append)
+def outcome(ready: Problem, folder: Path, **changes) -> list:
+    """Steps (of the first rank), curve, and sums of the weights at the end."""
+    lines = []
+    curve = train(ready, config(**SETTINGS | changes), folder, echo=lines.append)
     weights = [value.double().sum().item() for value in ready.model.state_dict().values()]
-    text = json.dumps([losses_of(lines), summary(curve), weights])
-    (folder / f"equal_{rank}.json").write_text(text)
+    return [steps_of(lines), summary(curve), weights]
+
+
+def equal(rank: int, folder: Path) -> None:
+    """20 steps."""
+    (folder / f"equal_{rank}.json").write_text(json.dumps(outcome(fresh(), folder / "equal")))
 
 
 def resumed(rank: int, folder: Path) -> None:
@@ -96,6 +107,60 @@ def poisoned(rank: int, folder: Path) -> None:
             file.write(line + "\n")
 
     train(ready, config(**SETTINGS | {"batch_size": 2}), folder / "poisoned", echo=echo)
+
+
+class Fields(Dataset):
+    """Samples of a grid whose known cells differ in number; one lead a sample if `one_lead`."""
+
+    def __init__(self, n: int, one_lead: bool) -> None:
+        leads = [LEADS[i % 2 :][:1] if one_lead else LEADS for i in range(n)]
+        self.batch = batch_of(leads)
+        for i in range(n):
+            self.batch["targets"][i, :, i % 6, : 250 * (i % 4)] = float("nan")
+
+    def __len__(self) -> int:
+        return len(self.batch["hours"])
+
+    def __getitems__(self, numbers: list[int]) -> dict:
+        return {n: v[numbers] if torch.is_tensor(v) else v for n, v in self.batch.items()}
+
+
+def network(lead_mode: str) -> Problem:
+    """A forecaster of fields with physics attention in both blocks."""
+    one_lead = lead_mode == "one"
+    model = build(size=0.2, depth=2, lead_mode=lead_mode, physics=PhysicsConfig())
+    assert sum(isinstance(each, PhysicsAttention) for each in model.modules()) == 2
+    samples = Fields(18, one_lead), Fields(5, one_lead)
+    return Problem(model, *samples, torch.ones(len(LEADS), 6), IDENTITY)
+
+
+# 10 steps of 4 samples
+OF_NETWORK = {"max_epochs": 2, "effective_batch": 4, "warmup_steps": 0, "learning_rate": 1e-2,
+              "activation_checkpointing": True}  # fmt: skip
+
+
+def equal_networks(rank: int, folder: Path) -> None:
+    """With all lead times of a sample, and with one."""
+    found = {mode: outcome(network(mode), folder / mode, **OF_NETWORK) for mode in ("all", "one")}
+    (folder / f"networks_{rank}.json").write_text(json.dumps(found))
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hard(rank: int, folder: Path, failing: int | None = None, calls: int = 0, end=cut) -> None:
+    """Begin or go on; one rank ends in the middle of a batch."""
+    ready = problem(n=41)
+    if rank == failing:
+        countdown(ready, calls, end)
+    train(ready, config(**SETTINGS | EVERY_STEP), folder / "hard", "auto", quiet)
+
+
+def whole_and_hard(rank: int, folder: Path, *place) -> None:
+    """Without and with such an end."""
+    train(problem(n=41), config(**SETTINGS | EVERY_STEP), folder / "whole", echo=quiet)
+    hard(rank, folder, *place)
 
 
 def all_in_one(rank: int, folder: Path) -> None:
@@ -149,10 +214,8 @@ def alone(rank: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """Losses and judgements of one process."""
-    lines = []
-    curve = train(fresh(), config(**SETTINGS), tmp_path_factory.mktemp("one"), echo=lines.append)
-    return losses_of(lines), summary(curve)
+    """Steps and judgements of one process."""
+    return outcome(fresh(), tmp_path_factory.mktemp("one"))
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +228,9 @@ def two(tmp_path_factory):
 def compare(one, folder: Path, world: int) -> None:
     """Ranks agree with each other, and with one process."""
     texts = [(folder / f"equal_{rank}.json").read_text() for rank in range(world)]
-    losses, judged, weights = json.loads(texts[0])
-    assert len(losses) == 20
-    np.testing.assert_allclose(losses, one[0], rtol=1e-5)
+    steps, judged, weights = json.loads(texts[0])
+    assert len(steps) == 20
+    np.testing.assert_allclose(steps, one[0], rtol=1e-5)
     for name, values in judged.items():
         np.testing.assert_allclose(values, one[1][name], rtol=1e-5, err_msg=name)
     for other in texts[1:]:
@@ -194,6 +257,46 @@ def test_two_processes_resume_exactly(two):
                                b["state"]["curve"]["validation"], rtol=1e-6)  # fmt: skip
     for name, value in parts[0].state.items():
         torch.testing.assert_close(value, parts[1].state[name], rtol=1e-6, atol=1e-7)
+
+
+def test_two_processes_train_a_network_as_one(tmp_path):
+    ranks = run_ranks(2, tmp_path, equal_networks)
+    assert [rank.code for rank in ranks] == [0, 0], ranks
+    first, second = (json.loads((tmp_path / f"networks_{r}.json").read_text()) for r in range(2))
+    for mode, (steps, judged, weights) in first.items():
+        assert second[mode][1:] == [judged, weights]
+        assert len(steps) == 10 and judged["validation"][-1] < 0.9 * judged["validation"][0]
+        # one process makes a step in one pass, each of the two made it in two
+        settings = OF_NETWORK | {"batch_size": 4}
+        expected = outcome(network(mode), tmp_path / f"one_{mode}", **settings)
+        np.testing.assert_allclose(steps, expected[0], rtol=1e-5)
+        for name, values in judged.items():
+            np.testing.assert_allclose(values, expected[1][name], rtol=1e-6, err_msg=name)
+
+
+def left_by(run: Path) -> list:
+    """What a run leaves, without the record of the code, which may be edited meanwhile."""
+    last = read_checkpoint(run / "last.ckpt", training=True)
+    best = read_checkpoint(run / "best.ckpt")
+    names = sorted(path.name for path in run.glob("best*"))
+    return [last.training_sha256, last.progress, last.state, best.progress, best.state, names]
+
+
+def test_two_processes_of_which_one_fails_or_is_killed_resume_exactly(tmp_path):
+    last = tmp_path / "hard" / "last.ckpt"
+    # Rank 1 judges 6 of the 11 samples after 0 and 4 steps; it fails in pass 3 of 4 of step 7.
+    ranks = run_ranks(2, tmp_path, whole_and_hard, 1, 2 * 6 + 6 * 4 + 3, cut)
+    assert all(rank.code > 0 for rank in ranks) and "CutError" in ranks[1].stderr, ranks
+    step = read_checkpoint(last).progress.step
+    assert step in (5, 6)  # rank 0 may have been writing the later one
+    # Rank 0 is killed when it judges the third of its 5 samples after step 8.
+    ranks = run_ranks(2, tmp_path, hard, 0, (8 - step) * 4 + 3, killed)
+    assert ranks[0].code == -signal.SIGKILL and ranks[1].code > 0, ranks
+    progress = read_checkpoint(last).progress
+    assert progress.step == 8 and progress.val_loss is None
+    ranks = run_ranks(2, tmp_path, hard)
+    assert [rank.code for rank in ranks] == [0, 0], ranks
+    assert same_tree(left_by(tmp_path / "hard"), left_by(tmp_path / "whole"))
 
 
 @pytest.mark.slow

@@ -66,11 +66,11 @@ def cut():
     raise CutError
 
 
-def finish_with_cuts(folder, settings, gaps, where="loader") -> tuple[int, object]:
+def finish_with_cuts(folder, settings, gaps, where="loader", make=problem) -> tuple[int, object]:
     """Train, cut after each number of batches, resume; how often, and the model."""
     cuts = 0
     for gap in [*gaps, 10**9]:
-        ready = problem()
+        ready = make()
         if where == "loader":
             countdown(ready, gap, cut)
         else:
@@ -160,6 +160,29 @@ def test_resuming_a_finished_run_changes_nothing(whole):
     again = train(problem(), settings, folder, folder / "last.ckpt", quiet)
     assert content(folder) == expected
     assert again.to_dict() == curve.to_dict()
+
+
+def soon_worse():
+    """A problem whose validation loss rises after some epochs."""
+    ready = problem()
+    ready.validation.target *= 0.3
+    return ready
+
+
+@pytest.mark.parametrize(
+    ("epoch", "batch"), [(1, 5), (2, 6), (3, 12)], ids=["soon", "later", "in the last judgement"]
+)
+def test_early_stopping_is_the_same_after_a_resume(tmp_path, epoch, batch):
+    settings = config(max_epochs=12, patience_epochs=3, validate_every=0, **EVERY_STEP)
+    curve = train(soon_worse(), settings, tmp_path / "whole", echo=quiet)
+    assert 0 < curve.best_epoch == curve.epoch[-1] - 3 < 9  # it stops by itself, after 3 epochs
+    # 3 batches to judge, 10 of training an epoch; cut in the epochs after the best
+    calls = 3 + 13 * (curve.best_epoch + epoch - 1) + batch
+    parts = tmp_path / "parts"
+    cuts, _ = finish_with_cuts(parts, settings, [calls], make=soon_worse)
+    assert cuts == 1 and content(parts) == content(tmp_path / "whole")
+    again = train(soon_worse(), settings, parts, parts / "last.ckpt", quiet)
+    assert (again.step, again.best_step) == (curve.step, curve.best_step)
 
 
 def test_resuming_in_another_folder_brings_the_best_files(whole, tmp_path):
