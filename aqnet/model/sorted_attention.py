@@ -296,7 +296,7 @@ def _order_for(kernel: Kernel, height, order, places) -> torch.Tensor | None:
 
 
 def _arranged(q, k, v, fq, fk, height, alpha, order):
-    """What a kernel takes: tokens in an order, or as they are; their height too, if there is one."""
+    """What a kernel takes: tokens in an order, or as they are; their height, if there is one."""
     precise = fq.dtype
     alpha = q.new_zeros(q.shape[1], dtype=precise) if height is None else alpha.to(precise)
     height = None if height is None else height.to(precise)
