@@ -107,13 +107,24 @@ def test_diff_shows_each_kind_of_difference(first, second):
     )
     code, shown = run("diff", first, other)
     assert code == 0 and "B was trained from A" in shown
-    assert "trained with: the same" in shown
+    assert "trained with\n  settings  not recorded | not recorded" in shown
     wanted = (
         *("depth  2 | 3", "validation loss 0.25 | step 90", "another order", "1 of 4 values"),
         *("variance  differs", "names and shapes of weights: the same"),
     )
     assert [text for text in wanted if text not in shown] == []
     assert "domain.mask" not in shown and "width" not in shown and "chosen" not in shown
+
+
+def test_diff_of_settings(tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path, rate in zip(paths, (1e-3, 2e-3, None), strict=True):
+        settings = rate and {"learning_rate": rate, "rates": {"blocks": 0.5}, "seed": 3}
+        write_checkpoint(path, made_up(trained_with=settings))
+    shown = run("diff", paths[0], paths[1])[1]
+    assert "trained with\n  learning_rate  0.001 | 0.002\n" in shown
+    assert "rates.blocks" in run("inspect", paths[0])[1] and "seed  " not in shown
+    assert "settings  recorded | not recorded" in run("diff", paths[0], paths[2])[1]
 
 
 def test_a_value_that_is_missing_in_both_does_not_count_as_different():

@@ -48,16 +48,22 @@ def trained(tmp_path_factory):
 
 
 class Fetched(TorchDispatchMode):
-    """Counts the numbers that Python takes out of tensors."""
+    """Counts operations that wait for a device: numbers for Python, sizes that depend on values."""
 
     count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
+        self.count += function in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+            torch.ops.aten.masked_select.default,
+        )
+        if function is torch.ops.aten.index.Tensor:
+            self.count += any(x is not None and x.dtype == torch.bool for x in args[1])
         return function(*args, **kwargs or {})
 
 
-def test_a_step_asks_the_device_for_nothing_but_its_outcome(tmp_path, monkeypatch):
+def test_a_step_fetches_one_vector(tmp_path, monkeypatch):
     copies, fetched = [], Fetched()
     whole, copy = Stepper.__call__, torch.Tensor.cpu
 
@@ -73,9 +79,10 @@ def test_a_step_asks_the_device_for_nothing_but_its_outcome(tmp_path, monkeypatc
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
     run(tmp_path, max_epochs=1, warmup_steps=0, ema_decay=0.0)
     assert len(copies) == 5 and fetched.count == 0
+    some = torch.arange(3.0)
     with fetched:
-        torch.ones(1).item()
-    assert fetched.count == 1
+        some[0].item(), some[some > 1], some.nonzero()
+    assert fetched.count == 3
 
 
 def test_steps_are_those_of_a_plain_loop(tmp_path):

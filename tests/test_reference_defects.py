@@ -50,7 +50,7 @@ GUARDED = {
         "launched::collectives_have_the_timeout_of_the_settings",
     ),
     "a loader without workers is given what only workers take": ("train_forecasters::fields",),
-    "days are taken for hours": (
+    "lead times that cannot be are accepted": (
         "batches::bad_lead_times_are_refused",
         "model_config::what_does_not_fit_is_refused_by_name",
     ),
@@ -82,7 +82,7 @@ GUARDED = {
         "grid_forecaster::the_elevation_barrier_is_nats_of_those_metres",
     ),
     "a ridge between two basins is no barrier": ("ridge::two_basins_behind_a_ridge",),
-    "strengths decay, change their sign, are shared by all heads": (
+    "strengths decay, or change their sign": (
         "physics_attention::strengths_stay_positive_whatever_the_optimiser_does",
         "optimisation::strengths_of_every_bias_are_found",
     ),
@@ -122,7 +122,7 @@ GUARDED = {
     ),
     "blocks learn at a tenth of the rate": ("reference_defects::no_preset_slows_a_group_down",),
     "a number is fetched from the device in each step": (
-        "loop::a_step_asks_the_device_for_nothing_but_its_outcome",
+        "loop::a_step_fetches_one_vector",
     ),
     "a switch of the physics reaches no block": (
         "network::the_named_blocks_and_no_others_have_physics",

@@ -132,8 +132,8 @@ def require_true(condition: torch.Tensor, problem: str, *, expected: str,
                  found: str | torch.Tensor, remedy: str) -> None:
     """ModelError unless all of `condition` is true; the text as in `explain`.
 
-    A device is not waited for: there, it ends in an assertion of the device. So it does in a
-    compiled graph, in a RuntimeError with the `problem` alone.
+    A device is not waited for: there, it is an assertion of the device. In a compiled graph for a
+    CPU it is a RuntimeError with the `problem` alone.
     """
     if torch.compiler.is_compiling() or condition.device.type != "cpu":
         torch._assert_async(condition.all(), problem)

@@ -73,6 +73,7 @@ class Domain:
                 "a static field has no value in the domain",
                 f"values of {', '.join(STATIC)}",
                 f"none of {', '.join(n for n, k in zip(STATIC, known, strict=True) if not k)}",
+                "build the stores with this field",
             )
 
     @property

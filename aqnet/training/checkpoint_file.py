@@ -104,7 +104,7 @@ class _Header(Config):
     identity: Identity | None
     progress: Progress
     parent: str | None
-    trained_with: dict | None = None  # not in files of the first weeks of version 3
+    trained_with: dict | None = None  # not in the first files of version 3
     notes: tuple[str, ...]
     code: Code
 

@@ -247,6 +247,13 @@ def _identity_changed(a: Checkpoint, b: Checkpoint) -> dict[str, str]:
     return {name: " | ".join(both) for name, both in found.items()}
 
 
+def _settings_changed(a: Checkpoint, b: Checkpoint) -> dict[str, str]:
+    if a.trained_with is None or b.trained_with is None:
+        recorded = ["recorded" if c.trained_with else "not recorded" for c in (a, b)]
+        return {"settings": " | ".join(recorded)}
+    return _changed(_flat(a.trained_with), _flat(b.trained_with))
+
+
 def _facts(c: Checkpoint) -> dict[str, object]:
     return {"kind": c.kind, "progress": _progress(c), "code": _code(c),
             "parent": c.parent or "none", "notes": "; ".join(c.notes) or "none"}  # fmt: skip
@@ -275,7 +282,7 @@ def compare_checkpoints(a: str | Path, b: str | Path) -> str:
     sections = {
         "checkpoint": _changed(_facts(one), _facts(two)),
         "trained on": _identity_changed(one, two),
-        "trained with": _changed(_trained_with(one), _trained_with(two)),
+        "trained with": _settings_changed(one, two),
         "configuration": _changed(_flat(one.config), _flat(two.config)),
         "arrays": _arrays_changed(one.arrays, two.arrays),
         "beside the model": _extra_changed(one.extra, two.extra),

@@ -144,7 +144,7 @@ class _Run:
         while not self._ended():
             epoch = self.state.step // self.plan.epoch_steps
             self.sampler.set_epoch(epoch)
-            # Seeds the workers, which live on over epochs: reading draws no random number.
+            # For the workers, which start in the first epoch and live on. Reading draws no number.
             torch.manual_seed(derive(self.config.seed, "workers", epoch, self.fabric.global_rank))
             batches = iter(self.loader)
             for _ in range(self.sampler.batches_left):
@@ -216,7 +216,7 @@ class _Run:
 
     def _judge(self) -> None:
         begin = time.monotonic()
-        if self.state.step and self.saver.due(self.judging):
+        if self.state.step != self.saver.safe_step and self.saver.due(self.judging):
             self._save()  # a long judgement is no chance to save
         self.heart.phase = "judging"
         outcome = judge(

@@ -47,6 +47,8 @@ class Saver:
     files : CheckpointFolder
     saved_step : int
         Of the last checkpoint to resume from that this process has written; -1: none.
+    safe_step : int
+        Up to which nothing is lost: of that checkpoint, or of the one that was taken up.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Saver:
         self.problem, self.config, self.plan = problem, config, plan
         self.fabric, self.learner, self.sampler = fabric, learner, sampler
         self.parent = parent
-        self.saved_step, self._saved_at = -1, time.monotonic()
+        self.saved_step, self.safe_step, self._saved_at = -1, 0, time.monotonic()
         self._code = Code.running() if fabric.is_global_zero else None  # git is slow: once
 
     def begin(self, resume: Path | str | None) -> tuple[TrainingState, list[str]]:
@@ -67,6 +69,7 @@ class Saver:
         found = self.fabric.broadcast(to_resume(self.files.folder, resume) if first else None)
         checkpoint, path, note = found or (None, None, "")
         state = TrainingState() if checkpoint is None else self._restore(checkpoint)
+        self.safe_step = state.step
         if first:
             self.files.begin(state.best, path)
         told = [] if path is None else [f"continues at step {state.step} from {path}"]
@@ -94,7 +97,8 @@ class Saver:
 
     def save(self, state: TrainingState) -> None:
         """Write `last.ckpt`."""
-        self._saved_at, self.saved_step = time.monotonic(), state.step
+        self._saved_at = time.monotonic()
+        self.saved_step = self.safe_step = state.step
         if self.fabric.is_global_zero:
             self.learner.require_finite(state.step)
             training = {
