@@ -177,6 +177,16 @@ def test_weights_that_are_not_finite_end_the_run_and_are_not_saved(tmp_path):
     assert all(value.isfinite().all() for value in saved.training["weights"].values())
 
 
+def test_a_resume_at_a_judgement_keeps_the_older_checkpoint(tmp_path):
+    cut_run(tmp_path, 24, **EVERY_STEP)  # in the judgement after step 8
+    ready = problem()
+    countdown(ready, 2, cut)  # and in the same one again
+    with pytest.raises(CutError):
+        train(ready, config(**EVERY_STEP), tmp_path, "auto", quiet)
+    names = ("last.ckpt", "last-previous.ckpt")
+    assert [read_checkpoint(tmp_path / name).progress.step for name in names] == [8, 7]
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_long_judgement_does_not_cost_the_steps_before_it(tmp_path, monkeypatch, resumed):
     if resumed:  # this process has not judged yet, and does not know how long it takes

@@ -69,7 +69,7 @@ class Checkpoint:
         `sha256` of the checkpoint that training started from.
     trained_with : dict or None
         Settings that decided what training computed, see `aqnet.training.state.what_decides`;
-        None for what was not trained here.
+        None for what was not trained here, and in the first files of version 3.
     extra : dict
         Plain values and numeric arrays beside the model, see `Problem.extra`.
     training : dict or None
